@@ -1,0 +1,136 @@
+import { release } from "../core/bytes.ts";
+import type { Channel, ChannelSink } from "./channel.ts";
+import type { Emit, Link, Transform } from "./transform.ts";
+
+/** Bytes that crossed in each direction, as they arrived. Counted while the splice runs. */
+export interface ByteCounts {
+  up: number;
+  down: number;
+}
+
+/** Which side closed first; `error` when that was not a clean close. */
+export interface SpliceEnd {
+  readonly endedBy: "client" | "upstream";
+  readonly error?: Error;
+}
+
+/** What {@link Splice} joins. */
+export interface SpliceParts {
+  readonly client: Channel;
+  readonly upstream: Channel;
+  readonly link: Link;
+  readonly counts: ByteCounts;
+  /** Bytes that were read from the client before; they go first, and belong to the splice. */
+  readonly early: Uint8Array;
+}
+
+/**
+ * Joins two channels until both have closed.
+ *
+ * A congested side pauses the side that feeds it, so memory per session stays bounded by one read and one
+ * queue. A half-close is passed on: the other direction keeps flowing. When one side closes, the other is
+ * ended, not dropped: it still gets what was sent before. Nothing here watches a clock; whoever holds the
+ * splice calls {@link Splice.destroy} when one that is {@link Splice.closing} makes no progress.
+ */
+export class Splice {
+  /** Settles when both channels have closed; rejects when a transform throws, which is a bug. */
+  readonly ended: Promise<SpliceEnd>;
+  readonly #client: Channel;
+  readonly #upstream: Channel;
+  readonly #up: Pump;
+  readonly #down: Pump;
+
+  constructor({ client, upstream, link, counts, early }: SpliceParts) {
+    const { promise, resolve, reject } = Promise.withResolvers<SpliceEnd>();
+    this.ended = promise;
+    this.#client = client;
+    this.#upstream = upstream;
+    let first: SpliceEnd | undefined;
+    const onClosed = (endedBy: SpliceEnd["endedBy"], error: Error | undefined): void => {
+      if (first !== undefined) resolve(first);
+      else first = error === undefined ? { endedBy } : { endedBy, error };
+    };
+    const onFault = (error: unknown): void => {
+      reject(error);
+      this.destroy();
+    };
+    this.#up = new Pump("up", client, upstream, link.up, counts, onClosed, onFault);
+    this.#down = new Pump("down", upstream, client, link.down, counts, onClosed, onFault);
+    if (early.length > 0) this.#up.onChunk(early);
+    client.attach(this.#up);
+    upstream.attach(this.#down);
+  }
+
+  /** One of the sides has ended: what is left is to deliver what is under way. */
+  get closing(): boolean {
+    return this.#up.sourceEnded || this.#down.sourceEnded;
+  }
+
+  /** Drops both channels and what they have queued. */
+  destroy(): void {
+    this.#client.destroy();
+    this.#upstream.destroy();
+  }
+}
+
+/** One direction: what `from` brings goes through `transform` to `to`. Also hears when `from` can take more. */
+class Pump implements ChannelSink {
+  sourceEnded = false;
+  readonly #direction: "up" | "down";
+  readonly #from: Channel;
+  readonly #to: Channel;
+  readonly #transform: Transform;
+  readonly #counts: ByteCounts;
+  readonly #onClosed: (endedBy: SpliceEnd["endedBy"], error: Error | undefined) => void;
+  readonly #onFault: (error: unknown) => void;
+  readonly #emit: Emit;
+
+  constructor(
+    direction: "up" | "down",
+    from: Channel,
+    to: Channel,
+    transform: Transform,
+    counts: ByteCounts,
+    onClosed: (endedBy: SpliceEnd["endedBy"], error: Error | undefined) => void,
+    onFault: (error: unknown) => void,
+  ) {
+    this.#direction = direction;
+    this.#from = from;
+    this.#to = to;
+    this.#transform = transform;
+    this.#counts = counts;
+    this.#onClosed = onClosed;
+    this.#onFault = onFault;
+    this.#emit = (message) => to.write(message);
+  }
+
+  onChunk(chunk: Uint8Array): void {
+    this.#counts[this.#direction] += chunk.length;
+    try {
+      this.#transform.push(chunk, this.#emit);
+    } catch (error) {
+      this.#onFault(error);
+      return;
+    }
+    release(chunk);
+    if (this.#to.congested) this.#from.pause();
+  }
+
+  onEnd(): void {
+    if (this.sourceEnded) return;
+    this.sourceEnded = true;
+    this.#to.end();
+  }
+
+  onDrain(): void {
+    // `from` takes bytes again: those come from `to`.
+    this.#to.resume();
+  }
+
+  onClose(error?: Error): void {
+    this.onEnd();
+    // Nothing can be written to `from` any more, so reading `to` only serves to notice its end.
+    this.#to.resume();
+    this.#onClosed(this.#direction === "up" ? "client" : "upstream", error);
+  }
+}

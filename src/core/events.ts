@@ -1,0 +1,57 @@
+import type { RouteAttempt } from "./errors.ts";
+
+/**
+ * Why a session ended: one closed list, the same words in logs, stats and docs.
+ *
+ * - `client-closed`, `upstream-closed` that side closed first
+ * - `client-error`, `upstream-error` that side's connection broke
+ * - `idle` nothing crossed for the idle limit, or a closing side made no progress
+ * - `stranger` the first bytes were no client's, or did not come in time
+ * - `left-early` the client left before its handshake was complete, or while a route was being opened
+ * - `no-route` no route to the data centre opened
+ * - `shutdown` the program ended
+ * - `internal-error` a bug
+ */
+export type EndReason =
+  | "client-closed"
+  | "upstream-closed"
+  | "client-error"
+  | "upstream-error"
+  | "idle"
+  | "stranger"
+  | "left-early"
+  | "no-route"
+  | "shutdown"
+  | "internal-error";
+
+/** A session, as observers see it. The object is the same for all of its events; numbers grow while it lives. */
+export interface SessionView {
+  readonly id: number;
+  /** The client's address, without its port. */
+  readonly client: string;
+  /** The name of the secret that the client used; `undefined` before its handshake. */
+  readonly secret: string | undefined;
+  /** For a person: `DC 4 media`. */
+  readonly target: string | undefined;
+  readonly route: string | undefined;
+  readonly counts: { readonly up: number; readonly down: number };
+  /** `performance.now()`. */
+  readonly startedAt: number;
+}
+
+/** What happens to sessions, a handful a session. */
+export type SessionEvent =
+  | { readonly type: "started"; readonly session: SessionView }
+  | { readonly type: "identified"; readonly session: SessionView }
+  | { readonly type: "route-failed"; readonly session: SessionView; readonly attempt: RouteAttempt }
+  | { readonly type: "connected"; readonly session: SessionView; readonly warm: boolean }
+  | {
+      readonly type: "ended";
+      readonly session: SessionView;
+      readonly reason: EndReason;
+      /** What broke; absent on a clean end. */
+      readonly error: Error | undefined;
+    };
+
+/** Hears what happens to sessions. Must not throw. */
+export type Observer = (event: SessionEvent) => void;

@@ -1,0 +1,150 @@
+import type { Socket, SocketHandler } from "bun";
+import type { Channel, ChannelSink } from "../channel/channel.ts";
+import { release } from "../core/bytes.ts";
+
+/** TCP keepalive: the first probe after this long without traffic, in milliseconds. */
+const KEEPALIVE_DELAY_MS = 60_000;
+
+/**
+ * A Bun TCP socket as a {@link Channel}.
+ *
+ * Bun's `write` takes what the kernel takes and forgets the rest, so the rest is copied here and sent on
+ * `drain`. The socket must be opened with `allowHalfOpen`, or the peer's FIN would drop our answer.
+ */
+export class TcpChannel implements Channel {
+  readonly #socket: Socket<TcpChannel | undefined>;
+  readonly #highWater: number;
+  #sink: ChannelSink | undefined;
+  /** What the kernel did not take yet, oldest first. */
+  #queue: Uint8Array[] = NOTHING;
+  #queued = 0;
+  #announceDrain = false;
+  #ending = false;
+  #peerEnded = false;
+  #closed: { readonly error: Error | undefined } | undefined;
+
+  /** @param highWater Bytes in the queue from which on the channel is congested. */
+  constructor(socket: Socket<TcpChannel | undefined>, highWater: number) {
+    this.#socket = socket;
+    this.#highWater = highWater;
+    socket.data = this;
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEPALIVE_DELAY_MS);
+  }
+
+  attach(sink: ChannelSink): void {
+    this.#sink = sink;
+    if (!this.#peerEnded && this.#closed === undefined) return;
+    queueMicrotask(() => {
+      if (this.#peerEnded) sink.onEnd();
+      if (this.#closed !== undefined) sink.onClose(this.#closed.error);
+    });
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.#ending || this.#closed !== undefined) return;
+    let sent = 0;
+    if (this.#queue.length === 0) {
+      sent = this.#socket.write(bytes);
+      if (sent === bytes.length) return;
+      if (sent < 0) return; // closed under us: `close` follows
+      this.#queue = [];
+    }
+    const rest = bytes.slice(sent);
+    this.#queue.push(rest);
+    this.#queued += rest.length;
+  }
+
+  get congested(): boolean {
+    const congested = this.#queued >= this.#highWater;
+    if (congested) this.#announceDrain = true;
+    return congested;
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  end(): void {
+    if (this.#ending || this.#closed !== undefined) return;
+    this.#ending = true;
+    if (this.#queue.length === 0) this.#socket.shutdown();
+  }
+
+  destroy(): void {
+    if (this.#closed !== undefined) return;
+    this.#queue = NOTHING;
+    this.#queued = 0;
+    this.#socket.terminate();
+  }
+
+  /** TCP keepalive does this. */
+  ping(): void {}
+
+  /** Called by {@link TCP_HANDLERS} only. */
+  onData(chunk: Uint8Array): void {
+    this.#sink?.onChunk(chunk);
+  }
+
+  /** Called by {@link TCP_HANDLERS} only. */
+  onDrain(): void {
+    while (this.#queue.length > 0) {
+      const [first] = this.#queue;
+      if (first === undefined) break;
+      const sent = this.#socket.write(first);
+      if (sent < 0) return;
+      this.#queued -= sent;
+      if (sent < first.length) {
+        this.#queue[0] = first.subarray(sent);
+        return;
+      }
+      release(first);
+      this.#queue.shift();
+    }
+    if (this.#ending) this.#socket.shutdown();
+    if (!this.#announceDrain) return;
+    this.#announceDrain = false;
+    this.#sink?.onDrain();
+  }
+
+  /** Called by {@link TCP_HANDLERS} only. */
+  onPeerEnd(): void {
+    this.#peerEnded = true;
+    this.#sink?.onEnd();
+  }
+
+  /** Called by {@link TCP_HANDLERS} only. */
+  onClose(error: Error | undefined): void {
+    if (this.#closed !== undefined) return;
+    this.#closed = { error };
+    this.#queue = NOTHING;
+    this.#queued = 0;
+    this.#sink?.onClose(error);
+  }
+}
+
+const NOTHING: Uint8Array[] = [];
+
+/** Passes a Bun socket's events on to the channel in its `data`. One object serves all sockets. */
+export const TCP_HANDLERS = {
+  data(socket, chunk) {
+    socket.data?.onData(chunk);
+  },
+  drain(socket) {
+    socket.data?.onDrain();
+  },
+  end(socket) {
+    socket.data?.onPeerEnd();
+  },
+  close(socket, error) {
+    socket.data?.onClose(error);
+  },
+  error(socket, error) {
+    socket.data?.onClose(error);
+    socket.terminate();
+  },
+} satisfies SocketHandler<TcpChannel | undefined>;

@@ -1,0 +1,76 @@
+import type { TCPSocketListener } from "bun";
+import type { Channel } from "../channel/channel.ts";
+import { StartError } from "../core/errors.ts";
+import { TCP_HANDLERS, TcpChannel } from "./tcp-channel.ts";
+
+/** A client that has just connected. */
+export interface Accepted {
+  readonly channel: Channel;
+  /** Its IP address. */
+  readonly address: string;
+}
+
+/** An open listening socket. */
+export interface Listener {
+  /** The port, also when 0 was asked for. */
+  readonly port: number;
+  /** Accepts nobody any more; those who are connected stay. */
+  stop(): void;
+}
+
+/**
+ * Listens for TCP clients.
+ *
+ * @param highWater Bytes queued for a client from which on it counts as congested.
+ * @param onAccept Must attach a sink before it returns.
+ * @throws {StartError} When the address cannot be listened on.
+ */
+export function listenTcp(
+  { host, port, highWater }: { readonly host: string; readonly port: number; readonly highWater: number },
+  onAccept: (accepted: Accepted) => void,
+): Listener {
+  let listener: TCPSocketListener<TcpChannel | undefined>;
+  try {
+    listener = Bun.listen<TcpChannel | undefined>({
+      hostname: host,
+      port,
+      allowHalfOpen: true,
+      socket: {
+        ...TCP_HANDLERS,
+        open(socket) {
+          onAccept({ channel: new TcpChannel(socket, highWater), address: socket.remoteAddress });
+        },
+      },
+    });
+  } catch (error) {
+    throw startErrorOf(error, host, port);
+  }
+  return { port: listener.port, stop: () => listener.stop(false) };
+}
+
+function startErrorOf(error: unknown, host: string, port: number): StartError {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const where = `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  if (code === "EADDRINUSE") {
+    return new StartError(
+      "PORT_IN_USE",
+      `Cannot listen on ${where}: the port is in use`,
+      `another tgws may be running; stop it, or choose another port: --port ${port === 1443 ? 1444 : port + 1}`,
+      error,
+    );
+  }
+  if (code === "EACCES" || code === "EPERM") {
+    return new StartError(
+      "NO_PERMISSION",
+      `Cannot listen on ${where}: no permission`,
+      "ports below 1024 need more rights; choose a higher one: --port 1443",
+      error,
+    );
+  }
+  return new StartError(
+    "BAD_ADDRESS",
+    `Cannot listen on ${where}: this machine has no such address`,
+    "use --host 127.0.0.1 for this machine only, or --host 0.0.0.0 for the whole network",
+    error,
+  );
+}
