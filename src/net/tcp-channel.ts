@@ -50,7 +50,7 @@ export class TcpChannel implements Channel {
       if (sent < 0) return; // closed under us: `close` follows
       this.#queue = [];
     }
-    const rest = bytes.slice(sent);
+    const rest = new Uint8Array(bytes.subarray(sent)); // not `slice`: a Buffer's does not copy
     this.#queue.push(rest);
     this.#queued += rest.length;
   }

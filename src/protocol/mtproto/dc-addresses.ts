@@ -3,6 +3,13 @@ import type { DcTarget } from "./dc.ts";
 /** The port of every address here. */
 export const TELEGRAM_PORT = 443;
 
+/** Where a data centre's WebSocket front end is reached without asking DNS. */
+export interface DcAddress {
+  /** IPv4 or IPv6, without brackets. */
+  readonly ip: string;
+  readonly port: number;
+}
+
 /** Addresses that serve WebSocket for a data centre without a DNS look-up: the seed's defaults. */
 export const DEFAULT_DC_IPS: ReadonlyMap<number, string> = new Map([
   [2, "149.154.167.220"],

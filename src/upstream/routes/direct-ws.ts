@@ -5,6 +5,7 @@ import type { WebSocketChannel } from "../../net/websocket-channel.ts";
 import type { WebSocketDialer, WebSocketEndpoint } from "../../net/websocket-dial.ts";
 import { formatDcId, type Target } from "../../protocol/mtproto/dc.ts";
 import {
+  type DcAddress,
   TELEGRAM_PORT,
   webSocketDc,
   webSocketHost,
@@ -13,12 +14,6 @@ import {
 import { PacketFramer, type Scratch } from "../packet-framer.ts";
 import type { WarmableRoute } from "../pool.ts";
 import type { Upstream } from "../route.ts";
-
-/** Where a data centre's WebSocket front end is reached without asking DNS. */
-export interface DcAddress {
-  readonly ip: string;
-  readonly port: number;
-}
 
 /**
  * The route of Telegram's own web apps: `wss://kwsN[-1].web.telegram.org/apiws`.

@@ -1,0 +1,71 @@
+import { type ArgDef, type CommandDef, defineCommand } from "citty";
+import packageJson from "../../package.json" with { type: "json" };
+import { parseConfig } from "../config/config.ts";
+import { FIELDS, type Field, type FieldName } from "../config/fields.ts";
+import { readFlags } from "../config/read-flags.ts";
+import { generateSecret } from "../config/secret-store.ts";
+import { formatLinks } from "./banner.ts";
+import { resolveSecrets, serve } from "./serve.ts";
+
+/** The program's version, from package.json. */
+export const VERSION: string = packageJson.version;
+
+const SERVE_FIELDS = Object.keys(FIELDS) as FieldName[];
+const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret"];
+
+/** `tgws link`: what to give to the people who should use the proxy. */
+const link = defineCommand({
+  meta: { name: "link", description: "Print the links and the QR code again" },
+  args: describeFlags(LINK_FIELDS),
+  run: ({ rawArgs }) => {
+    const config = parseConfig(readFlags(rawArgs, LINK_FIELDS));
+    const secrets = resolveSecrets(config);
+    const qr = process.stdout.isTTY === true;
+    console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
+  },
+});
+
+/** `tgws secret`: one line that `--secret` takes. */
+const secret = defineCommand({
+  meta: { name: "secret", description: "Print a new random secret, for --secret" },
+  run: ({ rawArgs }) => {
+    readFlags(rawArgs, []);
+    console.log(generateSecret().toHex());
+  },
+});
+
+/** The commands besides the main one, by name. */
+export const COMMANDS: Readonly<Record<string, CommandDef>> = { link, secret };
+
+/** `tgws` without a command: run the proxy. */
+export const MAIN_COMMAND: CommandDef = defineCommand({
+  meta: {
+    name: "tgws",
+    version: VERSION,
+    description: "Reach Telegram over WebSocket, from any Telegram app",
+  },
+  args: describeFlags(SERVE_FIELDS),
+  run: ({ rawArgs }) => serve(parseConfig(readFlags(rawArgs, SERVE_FIELDS)), VERSION),
+});
+
+/** {@link MAIN_COMMAND} for the help text: run like this, citty would take a flag's value for a command. */
+export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: { ...COMMANDS } };
+
+/** Fields as citty wants them, which makes the help text of them. It parses loosely; `readFlags` does not. */
+function describeFlags(names: readonly FieldName[]): Record<string, ArgDef> {
+  return Object.fromEntries(
+    names.map((name) => {
+      const field: Field = FIELDS[name];
+      return [
+        field.flag,
+        {
+          type: field.kind === "switch" ? "boolean" : "string",
+          description: field.help,
+          ...(field.value === undefined ? {} : { valueHint: field.value }),
+          ...(field.short === undefined ? {} : { alias: field.short }),
+          ...(field.default === undefined ? {} : { default: field.default }),
+        } as ArgDef,
+      ];
+    }),
+  );
+}

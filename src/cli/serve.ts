@@ -1,0 +1,153 @@
+import { readFileSync } from "node:fs";
+import { rootCertificates } from "node:tls";
+import type { Config } from "../config/config.ts";
+import { configFolder, loadOrCreateSecret } from "../config/secret-store.ts";
+import { StartError } from "../core/errors.ts";
+import type { SessionEvent } from "../core/events.ts";
+import type { Logger } from "../core/logger.ts";
+import { DrainPoller } from "../net/drain-poller.ts";
+import { WebSocketDialer } from "../net/websocket-dial.ts";
+import { createLogger } from "../observe/log.ts";
+import { SessionLog } from "../observe/session-log.ts";
+import { Stats } from "../observe/stats.ts";
+import { DEFAULT_DC, type Target, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
+import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import { ProxyServer } from "../proxy/server.ts";
+import { Cooldowns } from "../upstream/cooldowns.ts";
+import { Scratch } from "../upstream/packet-framer.ts";
+import { POOL_AGES, type PoolCounts, PooledRoute } from "../upstream/pool.ts";
+import type { Route } from "../upstream/route.ts";
+import { DirectWsRoute } from "../upstream/routes/direct-ws.ts";
+import { formatBanner } from "./banner.ts";
+
+/** From accept to a complete init. Clients send theirs at once; Telethon may wait 2 s with what follows. */
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** For connection, TLS and upgrade. The whole chain must answer before Android gives up, after about 5 s. */
+const DIAL_TIMEOUT_MS = 4_000;
+const QUIET_LIMITS = { idleMs: 15 * 60_000, closingMs: 15_000, pingMs: 30_000 } as const;
+/** How long sessions may finish by themselves after a signal. */
+const GRACE_MS = 5_000;
+const SUMMARY_MS = 60_000;
+
+/**
+ * Runs the proxy until a signal ends it: the composition root, where everything is made and joined.
+ *
+ * @throws {StartError} When it cannot start.
+ */
+export async function serve(config: Config, version: string): Promise<void> {
+  const secrets = resolveSecrets(config);
+  const log = await createLogger({ verbose: config.verbose, file: config.logFile });
+  const poolCounts: PoolCounts = { hits: 0, misses: 0 };
+  const stats = new Stats(poolCounts);
+  const sessionLog = new SessionLog(log, { verbose: config.verbose });
+  const { routes, closeRoutes } = buildRoutes(config, poolCounts);
+  const server = new ProxyServer(
+    { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
+    {
+      secrets,
+      routes,
+      cooldowns: new Cooldowns(),
+      observe: (event: SessionEvent) => {
+        stats.observe(event);
+        sessionLog.observe(event);
+      },
+      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      adjustTarget: config.forceTestDc ? toTestTarget : (target) => target,
+    },
+  );
+  process.stdout.write(
+    `${formatBanner({ version, config, port: server.port, secrets, qr: process.stdout.isTTY === true })}\n`,
+  );
+  if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
+  survive(log, config.verbose);
+  const summary = summarize(stats, log);
+
+  await untilSignal();
+  log.info("stopping: waiting for sessions to end, once more to stop at once");
+  clearInterval(summary);
+  closeRoutes();
+  await server.stop(GRACE_MS);
+  log.info(`stats: ${stats.summary()}`);
+  await log.close();
+}
+
+/** The secrets to serve: those that were given, or the one that is kept. @throws {StartError} */
+export function resolveSecrets(config: Config): readonly NamedSecret[] {
+  if (config.secrets.length > 0) return config.secrets;
+  return [{ name: "default", key: loadOrCreateSecret(configFolder(process.env, process.platform)) }];
+}
+
+function buildRoutes(config: Config, counts: PoolCounts): { routes: Route[]; closeRoutes: () => void } {
+  const dialer = new WebSocketDialer({
+    trust: { verify: config.tlsVerify, extraCa: readCa(config.tlsCaFile), roots: rootCertificates },
+    poller: new DrainPoller(),
+    highWater: config.queueBytes,
+    timeoutMs: DIAL_TIMEOUT_MS,
+  });
+  const scratch = new Scratch();
+  const direct = (["preferred", "alternate"] as const).map((name) => {
+    return new DirectWsRoute({ name, dialer, addresses: config.dcAddresses, scratch });
+  });
+  if (config.poolSize === 0) return { routes: direct, closeRoutes: () => {} };
+  const pooled = direct.map(
+    (route) => new PooledRoute(route, { size: config.poolSize, ...POOL_AGES }, counts),
+  );
+  return {
+    routes: pooled,
+    closeRoutes: () => {
+      for (const route of pooled) route.close();
+    },
+  };
+}
+
+function readCa(path: string | undefined): string | undefined {
+  if (path === undefined) return undefined;
+  const hint = "--tls-ca takes a PEM file, with lines -----BEGIN CERTIFICATE-----";
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new StartError("FILE", `Cannot read the certificates in ${path}: ${reason}`, hint, error);
+  }
+  if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
+  throw new StartError("FILE", `Cannot use the certificates in ${path}: there are none`, hint);
+}
+
+function toTestTarget(target: Target): Target {
+  const known = TEST_DC_NUMBERS.some((dc) => dc === target.dc);
+  return { ...target, dc: known ? target.dc : DEFAULT_DC, test: true };
+}
+
+/** A bug must cost a session at most, never the process. */
+function survive(log: Logger, verbose: boolean): void {
+  const say = (error: unknown): void => {
+    const text = error instanceof Error ? ((verbose && error.stack) ?? error.message) : String(error);
+    log.error(`a bug, please report it: ${text || error}`);
+  };
+  process.on("uncaughtException", say);
+  process.on("unhandledRejection", say);
+}
+
+function summarize(stats: Stats, log: Logger): ReturnType<typeof setInterval> {
+  let last = stats.summary();
+  return setInterval(() => {
+    const now = stats.summary();
+    if (now !== last) log.info(`stats: ${now}`);
+    last = now;
+  }, SUMMARY_MS);
+}
+
+/** Waits for SIGINT or SIGTERM; a second one then ends the process at once. */
+function untilSignal(): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let signals = 0;
+  const onSignal = (): void => {
+    signals += 1;
+    if (signals > 1) process.exit(130);
+    resolve();
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+  return promise;
+}

@@ -1,0 +1,101 @@
+/** How a field is written on the command line. */
+export interface Field {
+  /** Without the leading dashes. */
+  readonly flag: string;
+  /** One letter, without the dash. */
+  readonly short?: string;
+  /** `switch` takes no value; `list` may be repeated. */
+  readonly kind: "value" | "list" | "switch";
+  /** What stands for the value in the help text. */
+  readonly value?: string;
+  /** The default, as the help text shows it. */
+  readonly default?: string;
+  readonly help: string;
+}
+
+/**
+ * Every setting, in the order of the help text: the one table behind flags, checks and `--help`.
+ *
+ * The flags of tg-ws-proxy mean here what they mean there.
+ */
+export const FIELDS = {
+  host: {
+    flag: "host",
+    kind: "value",
+    value: "address",
+    default: "127.0.0.1",
+    help: "Address to listen on; 0.0.0.0 or :: for the whole network",
+  },
+  port: {
+    flag: "port",
+    kind: "value",
+    value: "port",
+    default: "1443",
+    help: "Port to listen on; 0 picks a free one",
+  },
+  secret: {
+    flag: "secret",
+    kind: "list",
+    value: "[name:]secret",
+    help: "16 bytes, hexadecimal or base64; up to 16 times. Without: one is made and kept",
+  },
+  dcIp: {
+    flag: "dc-ip",
+    kind: "list",
+    value: "DC:IP[:port]",
+    default: "2:149.154.167.220 4:149.154.167.220",
+    help: "Where a data centre is; the ones not named go by DNS",
+  },
+  poolSize: {
+    flag: "pool-size",
+    kind: "value",
+    value: "number",
+    default: "4",
+    help: "Connections kept ready for each data centre in use; 0: none",
+  },
+  bufKb: {
+    flag: "buf-kb",
+    kind: "value",
+    value: "KB",
+    default: "256",
+    help: "Queue per connection and direction; when full, the sender waits",
+  },
+  forceTestDc: {
+    flag: "force-test-dc",
+    kind: "switch",
+    help: "Send every client to Telegram's test servers",
+  },
+  tlsCa: {
+    flag: "tls-ca",
+    kind: "value",
+    value: "file",
+    help: "Also trust the certificates in this PEM file",
+  },
+  noTlsVerify: {
+    flag: "no-tls-verify",
+    kind: "switch",
+    help: "Accept any certificate (dangerous: others can pose as Telegram)",
+  },
+  logFile: { flag: "log-file", kind: "value", value: "file", help: "Write the log to this file, too" },
+  logMaxMb: {
+    flag: "log-max-mb",
+    kind: "value",
+    value: "MB",
+    default: "5",
+    help: "Start a new log file when it is this big",
+  },
+  logBackups: {
+    flag: "log-backups",
+    kind: "value",
+    value: "number",
+    default: "0",
+    help: "Old log files to keep, as file.1, file.2, ...",
+  },
+  verbose: { flag: "verbose", short: "v", kind: "switch", help: "Log every step, and stack traces" },
+} as const satisfies Record<string, Field>;
+
+/** The name of a setting in the program. */
+export type FieldName = keyof typeof FIELDS;
+
+/** What was written for each setting, as text, in order; a switch has an empty text. */
+export type RawConfig = Readonly<Partial<Record<FieldName, readonly string[]>>>;

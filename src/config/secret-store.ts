@@ -1,0 +1,113 @@
+import { randomBytes } from "node:crypto";
+import {
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { StartError } from "../core/errors.ts";
+import { parseSecret, SECRET_LENGTH } from "../protocol/mtproto/secret.ts";
+
+/** The environment variables that say where configuration is kept. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * The folder for what tgws keeps: `TGWS_HOME`, or the platform's place for configuration.
+ *
+ * @throws {StartError} `FILE` when the environment names none.
+ */
+export function configFolder(environment: Environment, platform: NodeJS.Platform): string {
+  const { TGWS_HOME, XDG_CONFIG_HOME, APPDATA } = environment;
+  if (TGWS_HOME) return TGWS_HOME;
+  if (platform === "win32" && APPDATA) return join(APPDATA, "tgws");
+  const home = environment["HOME"] || homedir();
+  if (!home) {
+    throw new StartError(
+      "FILE",
+      "Cannot find a folder for the secret: no home folder",
+      "set TGWS_HOME, or use --secret",
+    );
+  }
+  if (platform === "win32") return join(home, "AppData", "Roaming", "tgws");
+  if (platform === "darwin") return join(home, "Library", "Application Support", "tgws");
+  return join(XDG_CONFIG_HOME || join(home, ".config"), "tgws");
+}
+
+/**
+ * Returns the secret that is kept in `folder`; makes one at the first time.
+ *
+ * The file is readable by its owner only (0600), and appears whole or not at all, also when two programs
+ * start at once: both then use the one that was first.
+ *
+ * @throws {StartError} `FILE` when it cannot be read, written or understood.
+ */
+export function loadOrCreateSecret(folder: string): Uint8Array {
+  const path = join(folder, "secret");
+  const text = readIfThere(path) ?? createSecret(folder, path);
+  try {
+    return parseSecret(text);
+  } catch (error) {
+    throw new StartError(
+      "FILE",
+      `Cannot use the secret in ${path}: it is damaged`,
+      "put the right one there, or delete the file to get a new one (links that you gave away stop working)",
+      error,
+    );
+  }
+}
+
+/** Returns new random key bytes. */
+export function generateSecret(): Uint8Array {
+  return randomBytes(SECRET_LENGTH);
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    const text = readFileSync(path, "utf8");
+    if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600);
+    return text;
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return undefined;
+    throw fileError("read", path, error);
+  }
+}
+
+function createSecret(folder: string, path: string): string {
+  const text = `${generateSecret().toHex()}\n`;
+  const temporary = `${path}.${process.pid}.tmp`;
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
+    try {
+      linkSync(temporary, path); // unlike a rename, this does not replace one that came in between
+    } catch (error) {
+      if (hasCode(error, "EEXIST")) return readFileSync(path, "utf8");
+      renameSync(temporary, path); // a file system without links
+    }
+    return text;
+  } catch (error) {
+    throw fileError("write", path, error);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+function fileError(verb: "read" | "write", path: string, error: unknown): StartError {
+  const reason = error instanceof Error && "code" in error ? String(error.code) : String(error);
+  return new StartError(
+    "FILE",
+    `Cannot ${verb} the secret: ${path} (${reason})`,
+    "set TGWS_HOME to a folder of your own, or give one with --secret",
+    error,
+  );
+}
+
+function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && "code" in error && error.code === code;
+}

@@ -1,0 +1,123 @@
+import { type ConsolaInstance, createConsola, LogLevels } from "consola";
+import { createStream, type RotatingFileStream } from "rotating-file-stream";
+import { StartError } from "../core/errors.ts";
+import type { LogFields, Logger } from "../core/logger.ts";
+
+/** Where the log goes besides the terminal. */
+export interface LogFileOptions {
+  readonly path: string;
+  /** A new file is started at about this size. */
+  readonly maxBytes: number;
+  /** Old files kept, as `path.1`, `path.2`, ...; 0 keeps none. */
+  readonly backups: number;
+}
+
+/** A log that can be closed: what was written is then on disk. */
+export interface ClosableLogger extends Logger {
+  close(): Promise<void>;
+}
+
+type Level = "debug" | "info" | "warn" | "error";
+
+/**
+ * Writes lines to standard error (pretty on a terminal, plain when piped) and, if asked, to a file.
+ *
+ * Standard output stays free for what a command prints.
+ *
+ * @throws {StartError} `FILE` when the log file cannot be written.
+ */
+export async function createLogger(options: {
+  readonly verbose: boolean;
+  readonly file: LogFileOptions | undefined;
+}): Promise<ClosableLogger> {
+  const terminal = createConsola({
+    level: options.verbose ? LogLevels.debug : LogLevels.info,
+    stdout: process.stderr,
+    stderr: process.stderr,
+    fancy: process.stderr.isTTY,
+    formatOptions: { date: true },
+  });
+  const file = options.file === undefined ? undefined : await openFile(options.file);
+  return new TerminalAndFileLogger(terminal, file, options.verbose);
+}
+
+class TerminalAndFileLogger implements ClosableLogger {
+  readonly #terminal: ConsolaInstance;
+  readonly #verbose: boolean;
+  #file: RotatingFileStream | undefined;
+
+  constructor(terminal: ConsolaInstance, file: RotatingFileStream | undefined, verbose: boolean) {
+    this.#terminal = terminal;
+    this.#file = file;
+    this.#verbose = verbose;
+    file?.on("error", (error) => {
+      // A full disk must not end the proxy. The terminal still has the log.
+      this.#file = undefined;
+      terminal.error(`Cannot write the log file, which is given up: ${error.message}`);
+    });
+  }
+
+  debug(message: string, fields?: LogFields): void {
+    if (this.#verbose) this.#write("debug", message, fields);
+  }
+
+  info(message: string, fields?: LogFields): void {
+    this.#write("info", message, fields);
+  }
+
+  warn(message: string, fields?: LogFields): void {
+    this.#write("warn", message, fields);
+  }
+
+  error(message: string, fields?: LogFields): void {
+    this.#write("error", message, fields);
+  }
+
+  close(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    if (this.#file === undefined) resolve();
+    else this.#file.end(() => resolve());
+    return promise;
+  }
+
+  #write(level: Level, message: string, fields: LogFields | undefined): void {
+    const line = formatLine(message, fields);
+    this.#terminal[level](line);
+    this.#file?.write(`${new Date().toISOString()} ${level.toUpperCase().padEnd(5)} ${line}\n`);
+  }
+}
+
+/** `message key=value key="two words"`; what is undefined is left out. Line breaks become spaces. */
+export function formatLine(message: string, fields: LogFields = {}): string {
+  const parts = [message];
+  for (const [key, value] of Object.entries(fields)) {
+    if (value === undefined) continue;
+    const text = String(value);
+    parts.push(`${key}=${/[\s"=]/.test(text) ? JSON.stringify(text) : text}`);
+  }
+  return parts.join(" ");
+}
+
+async function openFile({ path, maxBytes, backups }: LogFileOptions): Promise<RotatingFileStream> {
+  const stream = createStream(path, {
+    size: `${Math.max(1, Math.round(maxBytes / 1024))}K`,
+    rotate: Math.max(1, backups),
+    mode: 0o600,
+  });
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  stream.once("open", () => resolve());
+  stream.once("error", reject);
+  try {
+    await promise;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new StartError(
+      "FILE",
+      `Cannot write the log file ${path}: ${reason}`,
+      "choose another file: --log-file",
+      error,
+    );
+  }
+  stream.removeListener("error", reject);
+  return stream;
+}

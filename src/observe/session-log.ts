@@ -1,0 +1,89 @@
+import { formatBytes } from "../core/bytes.ts";
+import type { SessionEvent, SessionView } from "../core/events.ts";
+import type { LogFields, Logger } from "../core/logger.ts";
+
+/** A reason why clients get no data centre is said again only after this time, in milliseconds. */
+const REPEAT_MS = 60_000;
+
+/**
+ * Writes what happens to sessions.
+ *
+ * One line when a session that reached a data centre ends. Strangers and clients that left early are debug:
+ * a public port sees them all day. A data centre without a route is a warning, once a minute with a count.
+ */
+export class SessionLog {
+  readonly #log: Logger;
+  readonly #verbose: boolean;
+  readonly #now: () => number;
+  /** By target: two dozen at most. */
+  readonly #noRoute = new Map<string, { message: string; saidAt: number; repeats: number }>();
+
+  constructor(log: Logger, options: { readonly verbose: boolean; readonly now?: () => number }) {
+    this.#log = log;
+    this.#verbose = options.verbose;
+    this.#now = options.now ?? (() => performance.now());
+  }
+
+  readonly observe = (event: SessionEvent): void => {
+    const { session } = event;
+    switch (event.type) {
+      case "started":
+        this.#log.debug("connected", { session: session.id, client: session.client });
+        break;
+      case "identified":
+        this.#log.debug("client", { session: session.id, secret: session.secret, dc: session.target });
+        break;
+      case "route-failed": {
+        const { route, endpoint, error } = event.attempt;
+        this.#log.debug(`${endpoint}: ${error.message}`, { session: session.id, route, code: error.code });
+        break;
+      }
+      case "connected":
+        this.#log.debug("route open", { ...this.#where(session), warm: event.warm });
+        break;
+      case "ended":
+        this.#ended(event);
+        break;
+    }
+  };
+
+  #ended({ session, reason, error }: Extract<SessionEvent, { type: "ended" }>): void {
+    const fields: LogFields = {
+      ...this.#where(session),
+      reason,
+      up: formatBytes(session.counts.up).replace(" ", ""),
+      down: formatBytes(session.counts.down).replace(" ", ""),
+      seconds: Number(((performance.now() - session.startedAt) / 1000).toFixed(1)),
+    };
+    if (reason === "internal-error") {
+      this.#log.error(`session ended by a bug: ${(this.#verbose && error?.stack) || error?.message}`, fields);
+    } else if (reason === "no-route") {
+      this.#sayNoRoute(session.target ?? "", error?.message ?? "");
+      this.#log.debug("session ended", fields);
+    } else if (session.route === undefined) {
+      this.#log.debug(reason === "stranger" ? "not a client: dropped" : "session ended", {
+        ...fields,
+        client: session.client,
+      });
+    } else {
+      this.#log.info("session ended", { ...fields, error: error?.message });
+    }
+  }
+
+  /** Clients try again every second; the reason is worth a line when it is new, and then once a minute. */
+  #sayNoRoute(target: string, message: string): void {
+    const now = this.#now();
+    const last = this.#noRoute.get(target);
+    if (last !== undefined && last.message === message && now - last.saidAt < REPEAT_MS) {
+      last.repeats += 1;
+      return;
+    }
+    const repeated = last !== undefined && last.repeats > 0 ? ` (and ${last.repeats} times before)` : "";
+    this.#noRoute.set(target, { message, saidAt: now, repeats: 0 });
+    this.#log.warn(`${message}${repeated}`);
+  }
+
+  #where({ id, secret, target, route }: SessionView): LogFields {
+    return { session: id, secret, dc: target, route };
+  }
+}
