@@ -1,3 +1,4 @@
+import { isatty } from "node:tty";
 import { type ArgDef, type CommandDef, defineCommand } from "citty";
 import packageJson from "../../package.json" with { type: "json" };
 import { parseConfig } from "../config/config.ts";
@@ -20,7 +21,7 @@ const link = defineCommand({
   run: ({ rawArgs }) => {
     const config = parseConfig(readFlags(rawArgs, LINK_FIELDS));
     const secrets = resolveSecrets(config);
-    const qr = process.stdout.isTTY === true;
+    const qr = isatty(1);
     console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
   },
 });

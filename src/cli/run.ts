@@ -1,5 +1,6 @@
+import { isatty } from "node:tty";
 import { stripVTControlCharacters } from "node:util";
-import { type CommandDef, renderUsage, runCommand } from "citty";
+import { type CommandDef, renderUsage } from "citty";
 import leven from "leven";
 import { ConfigError, StartError, TgwsError } from "../core/errors.ts";
 import { COMMANDS, MAIN_COMMAND, MAIN_HELP, VERSION } from "./commands.ts";
@@ -25,7 +26,8 @@ export async function run(argv: readonly string[]): Promise<number> {
     if (argv.includes("--help") || argv.includes("-h")) {
       return say(await helpText(named ? command : MAIN_HELP, named));
     }
-    await runCommand(command, { rawArgs: named ? rest : [...argv] });
+    // Not by citty's runCommand: its own, looser parser would read the flags first, and cost 2 MiB.
+    await command.run?.({ rawArgs: named ? rest : [...argv], args: { _: [] as string[] }, cmd: command });
     return 0;
   } catch (error) {
     return complain(error, verbose);
@@ -35,7 +37,7 @@ export async function run(argv: readonly string[]): Promise<number> {
 /** citty's help text, without colours where nobody sees them and without its padding. */
 async function helpText(command: CommandDef, isSubCommand: boolean): Promise<string> {
   const text = await renderUsage(command, isSubCommand ? MAIN_HELP : undefined);
-  const shown = process.stdout.isTTY ? text : stripVTControlCharacters(text);
+  const shown = isatty(1) ? text : stripVTControlCharacters(text);
   return shown.replaceAll(/[ \t]+$/gm, "");
 }
 

@@ -1,12 +1,12 @@
 import { readFileSync } from "node:fs";
-import { rootCertificates } from "node:tls";
+import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import { configFolder, loadOrCreateSecret } from "../config/secret-store.ts";
 import { StartError } from "../core/errors.ts";
 import type { SessionEvent } from "../core/events.ts";
 import type { Logger } from "../core/logger.ts";
 import { DrainPoller } from "../net/drain-poller.ts";
-import { WebSocketDialer } from "../net/websocket-dial.ts";
+import { type TlsTrust, WebSocketDialer } from "../net/websocket-dial.ts";
 import { createLogger } from "../observe/log.ts";
 import { SessionLog } from "../observe/session-log.ts";
 import { Stats } from "../observe/stats.ts";
@@ -40,7 +40,7 @@ export async function serve(config: Config, version: string): Promise<void> {
   const poolCounts: PoolCounts = { hits: 0, misses: 0 };
   const stats = new Stats(poolCounts);
   const sessionLog = new SessionLog(log, { verbose: config.verbose });
-  const { routes, closeRoutes } = buildRoutes(config, poolCounts);
+  const { routes, closeRoutes } = buildRoutes(config, await readTrust(config), poolCounts);
   const server = new ProxyServer(
     { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
     {
@@ -55,9 +55,7 @@ export async function serve(config: Config, version: string): Promise<void> {
       adjustTarget: config.forceTestDc ? toTestTarget : (target) => target,
     },
   );
-  process.stdout.write(
-    `${formatBanner({ version, config, port: server.port, secrets, qr: process.stdout.isTTY === true })}\n`,
-  );
+  console.log(formatBanner({ version, config, port: server.port, secrets, qr: isatty(1) }));
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
   survive(log, config.verbose);
   const summary = summarize(stats, log);
@@ -77,9 +75,13 @@ export function resolveSecrets(config: Config): readonly NamedSecret[] {
   return [{ name: "default", key: loadOrCreateSecret(configFolder(process.env, process.platform)) }];
 }
 
-function buildRoutes(config: Config, counts: PoolCounts): { routes: Route[]; closeRoutes: () => void } {
+function buildRoutes(
+  config: Config,
+  trust: TlsTrust,
+  counts: PoolCounts,
+): { routes: Route[]; closeRoutes: () => void } {
   const dialer = new WebSocketDialer({
-    trust: { verify: config.tlsVerify, extraCa: readCa(config.tlsCaFile), roots: rootCertificates },
+    trust,
     poller: new DrainPoller(),
     highWater: config.queueBytes,
     timeoutMs: DIAL_TIMEOUT_MS,
@@ -100,8 +102,14 @@ function buildRoutes(config: Config, counts: PoolCounts): { routes: Route[]; clo
   };
 }
 
-function readCa(path: string | undefined): string | undefined {
-  if (path === undefined) return undefined;
+async function readTrust({ tlsVerify, tlsCaFile }: Config): Promise<TlsTrust> {
+  if (!tlsVerify || tlsCaFile === undefined) return { verify: tlsVerify, ca: undefined };
+  const extra = readCa(tlsCaFile);
+  const { rootCertificates } = await import("node:tls"); // a MiB of text that few need
+  return { verify: true, ca: [...rootCertificates, extra] };
+}
+
+function readCa(path: string): string {
   const hint = "--tls-ca takes a PEM file, with lines -----BEGIN CERTIFICATE-----";
   let text: string;
   try {

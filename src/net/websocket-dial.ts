@@ -7,10 +7,8 @@ import { WebSocketChannel } from "./websocket-channel.ts";
 export interface TlsTrust {
   /** `false` accepts any certificate. */
   readonly verify: boolean;
-  /** PEM certificates to trust besides the built-in roots. */
-  readonly extraCa: string | undefined;
-  /** PEM certificates of the built-in roots; needed only next to `extraCa`, which would replace them. */
-  readonly roots: readonly string[];
+  /** PEM certificates that replace the built-in roots; `undefined` keeps those. */
+  readonly ca: readonly string[] | undefined;
 }
 
 /** Where and how a WebSocket is opened. */
@@ -28,8 +26,7 @@ export class WebSocketDialer {
   readonly #poller: DrainPoller;
   readonly #highWater: number;
   readonly #timeoutMs: number;
-  readonly #verify: boolean;
-  readonly #ca: string[] | undefined;
+  readonly #trust: { readonly rejectUnauthorized: boolean; readonly ca?: string[] };
 
   constructor(options: {
     readonly trust: TlsTrust;
@@ -42,9 +39,8 @@ export class WebSocketDialer {
     this.#poller = options.poller;
     this.#highWater = options.highWater;
     this.#timeoutMs = options.timeoutMs;
-    const { verify, extraCa, roots } = options.trust;
-    this.#verify = verify;
-    this.#ca = verify && extraCa !== undefined ? [...roots, extraCa] : undefined;
+    const { verify, ca } = options.trust;
+    this.#trust = { rejectUnauthorized: verify, ...(ca === undefined ? {} : { ca: [...ca] }) };
   }
 
   /**
@@ -59,11 +55,7 @@ export class WebSocketDialer {
     const socket = new WebSocket(`wss://${host}:${port}${path}`, {
       protocols: "binary",
       headers: { Host: port === 443 ? serverName : `${serverName}:${port}` },
-      tls: {
-        serverName,
-        rejectUnauthorized: this.#verify,
-        ...(this.#ca === undefined ? {} : { ca: this.#ca }),
-      },
+      tls: { serverName, ...this.#trust },
       perMessageDeflate: false,
     });
     socket.binaryType = "nodebuffer";

@@ -1,5 +1,7 @@
-import { type ConsolaInstance, createConsola, LogLevels } from "consola";
-import { createStream, type RotatingFileStream } from "rotating-file-stream";
+import { writeSync } from "node:fs";
+import { isatty } from "node:tty";
+import { type ConsolaInstance, createConsola, LogLevels, type LogObject } from "consola/core";
+import type { RotatingFileStream } from "rotating-file-stream";
 import { StartError } from "../core/errors.ts";
 import type { LogFields, Logger } from "../core/logger.ts";
 
@@ -17,6 +19,8 @@ export interface ClosableLogger extends Logger {
   close(): Promise<void>;
 }
 
+const STDERR = 2;
+
 type Level = "debug" | "info" | "warn" | "error";
 
 /**
@@ -30,15 +34,33 @@ export async function createLogger(options: {
   readonly verbose: boolean;
   readonly file: LogFileOptions | undefined;
 }): Promise<ClosableLogger> {
-  const terminal = createConsola({
-    level: options.verbose ? LogLevels.debug : LogLevels.info,
-    stdout: process.stderr,
-    stderr: process.stderr,
-    fancy: process.stderr.isTTY,
-    formatOptions: { date: true },
-  });
+  const level = options.verbose ? LogLevels.debug : LogLevels.info;
+  const terminal = isatty(STDERR)
+    ? await prettyConsola(level)
+    : createConsola({ level, reporters: [{ log: writePlain }] });
   const file = options.file === undefined ? undefined : await openFile(options.file);
   return new TerminalAndFileLogger(terminal, file, options.verbose);
+}
+
+/** Loaded by need: this half of consola, and the streams it writes to, cost 5 MiB of memory. */
+async function prettyConsola(level: number): Promise<ConsolaInstance> {
+  const consola = await import("consola");
+  return consola.createConsola({
+    level,
+    stdout: process.stderr,
+    stderr: process.stderr,
+    formatOptions: { date: true },
+  });
+}
+
+/** `12:34:56 info  message`, for systemd and files. */
+function writePlain({ date, type, args }: LogObject): void {
+  const line = `${date.toISOString().slice(11, 19)} ${type.padEnd(5)} ${args.join(" ")}\n`;
+  try {
+    writeSync(STDERR, line);
+  } catch {
+    // Whoever read the log is gone, or does not keep up: the proxy goes on without.
+  }
 }
 
 class TerminalAndFileLogger implements ClosableLogger {
@@ -99,6 +121,7 @@ export function formatLine(message: string, fields: LogFields = {}): string {
 }
 
 async function openFile({ path, maxBytes, backups }: LogFileOptions): Promise<RotatingFileStream> {
+  const { createStream } = await import("rotating-file-stream");
   const stream = createStream(path, {
     size: `${Math.max(1, Math.round(maxBytes / 1024))}K`,
     rotate: Math.max(1, backups),
