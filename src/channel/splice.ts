@@ -1,6 +1,6 @@
 import { release } from "../core/bytes.ts";
 import type { Channel, ChannelSink } from "./channel.ts";
-import type { Emit, Link, Transform } from "./transform.ts";
+import type { Link, Transform } from "./transform.ts";
 
 /** Bytes that crossed in each direction, as they arrived. Counted while the splice runs. */
 export interface ByteCounts {
@@ -39,23 +39,19 @@ export class Splice {
   readonly #upstream: Channel;
   readonly #up: Pump;
   readonly #down: Pump;
+  readonly #resolve: (end: SpliceEnd) => void;
+  readonly #reject: (error: unknown) => void;
+  #first: SpliceEnd | undefined;
 
   constructor({ client, upstream, link, counts, early }: SpliceParts) {
     const { promise, resolve, reject } = Promise.withResolvers<SpliceEnd>();
     this.ended = promise;
+    this.#resolve = resolve;
+    this.#reject = reject;
     this.#client = client;
     this.#upstream = upstream;
-    let first: SpliceEnd | undefined;
-    const onClosed = (endedBy: SpliceEnd["endedBy"], error: Error | undefined): void => {
-      if (first !== undefined) resolve(first);
-      else first = error === undefined ? { endedBy } : { endedBy, error };
-    };
-    const onFault = (error: unknown): void => {
-      reject(error);
-      this.destroy();
-    };
-    this.#up = new Pump("up", client, upstream, link.up, counts, onClosed, onFault);
-    this.#down = new Pump("down", upstream, client, link.down, counts, onClosed, onFault);
+    this.#up = new Pump(this, "up", client, upstream, link.up, counts);
+    this.#down = new Pump(this, "down", upstream, client, link.down, counts);
     if (early.length > 0) this.#up.onChunk(early);
     client.attach(this.#up);
     upstream.attach(this.#down);
@@ -71,45 +67,55 @@ export class Splice {
     this.#client.destroy();
     this.#upstream.destroy();
   }
+
+  /** Called by the pumps: the channel that feeds `direction` is gone. */
+  onClosed(direction: Direction, error: Error | undefined): void {
+    const endedBy = direction === "up" ? "client" : "upstream";
+    if (this.#first !== undefined) this.#resolve(this.#first);
+    else this.#first = error === undefined ? { endedBy } : { endedBy, error };
+  }
+
+  /** Called by the pumps: a transform threw. */
+  onFault(error: unknown): void {
+    this.#reject(error);
+    this.destroy();
+  }
 }
+
+type Direction = keyof ByteCounts;
 
 /** One direction: what `from` brings goes through `transform` to `to`. Also hears when `from` can take more. */
 class Pump implements ChannelSink {
   sourceEnded = false;
-  readonly #direction: "up" | "down";
+  readonly #splice: Splice;
+  readonly #direction: Direction;
   readonly #from: Channel;
   readonly #to: Channel;
   readonly #transform: Transform;
   readonly #counts: ByteCounts;
-  readonly #onClosed: (endedBy: SpliceEnd["endedBy"], error: Error | undefined) => void;
-  readonly #onFault: (error: unknown) => void;
-  readonly #emit: Emit;
 
   constructor(
-    direction: "up" | "down",
+    splice: Splice,
+    direction: Direction,
     from: Channel,
     to: Channel,
     transform: Transform,
     counts: ByteCounts,
-    onClosed: (endedBy: SpliceEnd["endedBy"], error: Error | undefined) => void,
-    onFault: (error: unknown) => void,
   ) {
+    this.#splice = splice;
     this.#direction = direction;
     this.#from = from;
     this.#to = to;
     this.#transform = transform;
     this.#counts = counts;
-    this.#onClosed = onClosed;
-    this.#onFault = onFault;
-    this.#emit = (message) => to.write(message);
   }
 
   onChunk(chunk: Uint8Array): void {
     this.#counts[this.#direction] += chunk.length;
     try {
-      this.#transform.push(chunk, this.#emit);
+      this.#transform.push(chunk, this.#to);
     } catch (error) {
-      this.#onFault(error);
+      this.#splice.onFault(error);
       return;
     }
     release(chunk);
@@ -131,6 +137,6 @@ class Pump implements ChannelSink {
     this.onEnd();
     // Nothing can be written to `from` any more, so reading `to` only serves to notice its end.
     this.#to.resume();
-    this.#onClosed(this.#direction === "up" ? "client" : "upstream", error);
+    this.#splice.onClosed(this.#direction, error);
   }
 }

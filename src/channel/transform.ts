@@ -1,7 +1,9 @@
 import { release } from "../core/bytes.ts";
 
-/** Takes one message; the bytes are only borrowed for the call. */
-export type Emit = (message: Uint8Array) => void;
+/** Takes messages; their bytes are only borrowed for the call. A {@link Channel} is one. */
+export interface Output {
+  write(message: Uint8Array): void;
+}
 
 /**
  * Synchronous bytes -> messages: decryption, encryption, splitting, record layers.
@@ -10,7 +12,7 @@ export type Emit = (message: Uint8Array) => void;
  * releases it, and whoever needs bytes after the call copies them.
  */
 export interface Transform {
-  push(chunk: Uint8Array, emit: Emit): void;
+  push(chunk: Uint8Array, output: Output): void;
 }
 
 /** What a channel's bytes go through in each direction. */
@@ -34,9 +36,9 @@ export class CipherTransform implements Transform {
     this.#cipher = cipher;
   }
 
-  push(chunk: Uint8Array, emit: Emit): void {
+  push(chunk: Uint8Array, output: Output): void {
     const message = this.#cipher.update(chunk);
-    emit(message);
+    output.write(message);
     release(message);
   }
 }
@@ -49,23 +51,24 @@ export function joinLinks(client: Link, upstream: Link): Link {
   };
 }
 
-class Sequence implements Transform {
+/** Two transforms, one after the other: the output of the first is the input of the second. */
+class Sequence implements Transform, Output {
   readonly #first: Transform;
   readonly #second: Transform;
-  #emit: Emit | undefined;
-  /** Made once per `emit`, which is one per splice: not once per chunk. */
-  #between: Emit = () => {};
+  /** Where the chunk that is being pushed goes in the end. */
+  #output: Output | undefined;
 
   constructor(first: Transform, second: Transform) {
     this.#first = first;
     this.#second = second;
   }
 
-  push(chunk: Uint8Array, emit: Emit): void {
-    if (emit !== this.#emit) {
-      this.#emit = emit;
-      this.#between = (message) => this.#second.push(message, emit);
-    }
-    this.#first.push(chunk, this.#between);
+  push(chunk: Uint8Array, output: Output): void {
+    this.#output = output;
+    this.#first.push(chunk, this);
+  }
+
+  write(message: Uint8Array): void {
+    if (this.#output !== undefined) this.#second.push(message, this.#output);
   }
 }

@@ -1,9 +1,12 @@
 import { isatty } from "node:tty";
 import { stripVTControlCharacters } from "node:util";
-import { type CommandDef, renderUsage } from "citty";
+import { type CommandDef, type ParsedArgs, renderUsage } from "citty";
 import leven from "leven";
 import { ConfigError, StartError, TgwsError } from "../core/errors.ts";
 import { COMMANDS, MAIN_COMMAND, MAIN_HELP, VERSION } from "./commands.ts";
+
+/** citty's own view of the flags, which no command looks at. */
+const NO_ARGS = { _: [] } as unknown as ParsedArgs;
 
 /** Wrong use of the command line. */
 const EXIT_USAGE = 2;
@@ -27,7 +30,7 @@ export async function run(argv: readonly string[]): Promise<number> {
       return say(await helpText(named ? command : MAIN_HELP, named));
     }
     // Not by citty's runCommand: its own, looser parser would read the flags first, and cost 2 MiB.
-    await command.run?.({ rawArgs: named ? rest : [...argv], args: { _: [] as string[] }, cmd: command });
+    await command.run?.({ rawArgs: named ? rest : [...argv], args: NO_ARGS, cmd: command });
     return 0;
   } catch (error) {
     return complain(error, verbose);

@@ -1,3 +1,4 @@
+import { BurstCollector } from "../net/burst-collector.ts";
 import { type Listener, listenTcp } from "../net/tcp-listen.ts";
 import { type QuietLimits, Session, type SessionDeps } from "./session.ts";
 
@@ -16,6 +17,7 @@ const LOOK_MS = 5_000;
 /** Accepts clients and runs a session for each. */
 export class ProxyServer {
   readonly #sessions = new Set<Session>();
+  readonly #collector = new BurstCollector();
   readonly #listener: Listener;
   readonly #look: ReturnType<typeof setInterval>;
   #lastId = 0;
@@ -24,9 +26,10 @@ export class ProxyServer {
   /** @throws {StartError} When the address cannot be listened on. */
   constructor({ host, port, highWater, quiet }: ServerOptions, deps: SessionDeps) {
     this.#listener = listenTcp({ host, port, highWater }, ({ channel, address }) => {
-      const session = new Session(++this.#lastId, address, channel, deps);
+      const session = new Session(++this.#lastId, address, channel, deps, this.#onGone);
       this.#sessions.add(session);
-      void session.run().finally(() => this.#forget(session));
+      this.#collector.note();
+      void session.run();
     });
     this.#look = setInterval(() => {
       for (const session of this.#sessions) session.look(LOOK_MS, quiet);
@@ -42,6 +45,7 @@ export class ProxyServer {
     this.#listener.stop();
     if (this.#sessions.size > 0) await this.#emptyWithin(graceMs);
     clearInterval(this.#look);
+    this.#collector.stop();
     for (const session of this.#sessions) session.stop("shutdown");
     if (this.#sessions.size > 0) await this.#emptyWithin(graceMs);
   }
@@ -53,8 +57,8 @@ export class ProxyServer {
     return promise.finally(() => clearTimeout(timer));
   }
 
-  #forget(session: Session): void {
+  readonly #onGone = (session: Session): void => {
     this.#sessions.delete(session);
     if (this.#sessions.size === 0) this.#onEmpty?.();
-  }
+  };
 }

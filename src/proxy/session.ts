@@ -9,7 +9,7 @@ import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { openFirst } from "../upstream/chain.ts";
 import type { Cooldowns } from "../upstream/cooldowns.ts";
 import type { Route } from "../upstream/route.ts";
-import { readClientHandshake } from "./handshake.ts";
+import { type Handshake, readClientHandshake } from "./handshake.ts";
 
 /** What every session of a server shares. */
 export interface SessionDeps {
@@ -45,69 +45,107 @@ export class Session implements SessionView {
   route: string | undefined;
   readonly #channel: Channel;
   readonly #deps: SessionDeps;
-  readonly #abandoned = new AbortController();
+  readonly #onGone: (session: Session) => void;
   #splice: Splice | undefined;
   #upstream: Channel | undefined;
+  /** Stops the opening of a route, while one is being opened. */
+  #opening: AbortController | undefined;
+  /** The client went away while a route was being opened. */
+  #abandoned = false;
   /** Why it is being ended from here, if it is. */
   #stoppedFor: EndReason | undefined;
   #lastTotal = 0;
   #quietMs = 0;
 
-  constructor(id: number, client: string, channel: Channel, deps: SessionDeps) {
+  /** @param onGone Called when the session is over. */
+  constructor(
+    id: number,
+    client: string,
+    channel: Channel,
+    deps: SessionDeps,
+    onGone: (session: Session) => void,
+  ) {
     this.id = id;
     this.client = client;
     this.#channel = channel;
     this.#deps = deps;
+    this.#onGone = onGone;
   }
 
   /** The session's whole life. Never rejects. */
   async run(): Promise<void> {
-    const { secrets, routes, cooldowns, observe, handshakeTimeoutMs, adjustTarget } = this.#deps;
-    const deadline = new AbortController();
-    const timer = setTimeout(() => deadline.abort(), handshakeTimeoutMs);
-    observe({ type: "started", session: this });
+    this.#deps.observe({ type: "started", session: this });
     try {
-      const reader = new ByteReader(this.#channel);
-      const client = await readClientHandshake(reader, secrets, deadline.signal);
-      if (client.kind === "stranger") {
-        await reader.discard(deadline.signal); // closing at once would tell a wrong secret from a slow server
-        return this.#ended("stranger");
-      }
-      clearTimeout(timer);
-      const target = adjustTarget(client.target);
-      this.secret = client.secret;
-      this.target = describeTarget(target);
-      observe({ type: "identified", session: this });
-
-      reader.onEnded = () => reader.abandoned && this.#abandoned.abort();
-      reader.onEnded();
-      const { route, upstream } = await openFirst(
-        routes,
-        target,
-        cooldowns,
-        this.#abandoned.signal,
-        (attempt) => observe({ type: "route-failed", session: this, attempt }),
-      );
-      this.route = route.id;
-      this.#upstream = upstream.channel;
-      observe({ type: "connected", session: this, warm: upstream.warm });
-
-      this.#splice = new Splice({
-        client: this.#channel,
-        upstream: upstream.channel,
-        link: joinLinks(client.link, upstream.link),
-        counts: this.counts,
-        early: reader.rest(),
-      });
+      this.#splice = await this.#open(new ByteReader(this.#channel));
+      if (this.#splice === undefined) return this.#ended("stranger");
       const end = await this.#splice.ended;
       this.#ended(reasonOf(end), end.error);
     } catch (error) {
       this.#failed(error);
     } finally {
-      clearTimeout(timer);
       this.#channel.destroy();
       this.#upstream?.destroy();
+      this.#onGone(this);
     }
+  }
+
+  /**
+   * From the first byte to two joined channels; `undefined` when the client turned out to be a stranger.
+   *
+   * Apart from `run`, so that what only the opening needs is not held for as long as the session lives.
+   */
+  async #open(reader: ByteReader): Promise<Splice | undefined> {
+    const { secrets, routes, cooldowns, observe, adjustTarget } = this.#deps;
+    const client = await this.#readHandshake(reader, secrets);
+    if (client.kind === "stranger") return undefined;
+    const target = adjustTarget(client.target);
+    this.secret = client.secret;
+    this.target = describeTarget(target);
+    observe({ type: "identified", session: this });
+
+    const { signal } = this.#watchAbandonment(reader);
+    const { route, upstream } = await openFirst(routes, target, cooldowns, signal, (attempt) =>
+      observe({ type: "route-failed", session: this, attempt }),
+    );
+    reader.onEnded = undefined;
+    this.#opening = undefined;
+    this.#upstream = upstream.channel;
+    this.route = route.id;
+    observe({ type: "connected", session: this, warm: upstream.warm });
+
+    return new Splice({
+      client: this.#channel,
+      upstream: upstream.channel,
+      link: joinLinks(client.link, upstream.link),
+      counts: this.counts,
+      early: reader.rest(),
+    });
+  }
+
+  /** Reads the client's init; a stranger is kept until the deadline, since closing at once would tell it apart. */
+  async #readHandshake(reader: ByteReader, secrets: readonly NamedSecret[]): Promise<Handshake> {
+    const deadline = new AbortController();
+    const timer = setTimeout(() => deadline.abort(), this.#deps.handshakeTimeoutMs);
+    try {
+      const handshake = await readClientHandshake(reader, secrets, deadline.signal);
+      if (handshake.kind === "stranger") await reader.discard(deadline.signal);
+      return handshake;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Stops the opening of a route when the client goes away meanwhile. */
+  #watchAbandonment(reader: ByteReader): AbortController {
+    const opening = new AbortController();
+    this.#opening = opening;
+    reader.onEnded = () => {
+      if (!reader.abandoned) return;
+      this.#abandoned = true;
+      opening.abort();
+    };
+    reader.onEnded();
+    return opening;
   }
 
   /** Looks whether something crossed since the last look, `elapsedMs` ago; pings or ends what is quiet. */
@@ -124,7 +162,7 @@ export class Session implements SessionView {
   /** Ends the session now. */
   stop(reason: EndReason): void {
     this.#stoppedFor ??= reason;
-    this.#abandoned.abort();
+    this.#opening?.abort();
     this.#splice?.destroy();
     this.#channel.destroy();
   }
@@ -138,7 +176,7 @@ export class Session implements SessionView {
     if (error instanceof HandshakeError) {
       this.#ended(error.code === "TIMEOUT" ? "stranger" : "left-early", error);
     } else if (error instanceof NoRouteError) {
-      this.#ended(this.#abandoned.signal.aborted ? "left-early" : "no-route", error);
+      this.#ended(this.#abandoned ? "left-early" : "no-route", error);
     } else {
       this.#ended("internal-error", error instanceof Error ? error : new Error(String(error)));
     }

@@ -1,4 +1,4 @@
-import type { Emit, StreamCipher, Transform } from "../channel/transform.ts";
+import type { Output, StreamCipher, Transform } from "../channel/transform.ts";
 import { release } from "../core/bytes.ts";
 import { PacketBoundaries } from "../protocol/mtproto/packet-boundaries.ts";
 import type { Transport } from "../protocol/mtproto/transport.ts";
@@ -21,10 +21,10 @@ export class Scratch {
 }
 
 /**
- * Encrypts a plaintext MTProto stream and emits one message per packet.
+ * Encrypts a plaintext MTProto stream and writes one message per packet.
  *
  * A chunk is encrypted in one go; where packets end is read from the plaintext. Packets that are whole in
- * a chunk are emitted as views of it; the pieces of one that is not are kept until it is. A stream with a
+ * a chunk are written as views of it; the pieces of one that is not are kept until it is. A stream with a
  * broken length is no longer split, see {@link PacketBoundaries}.
  */
 export class PacketFramer implements Transform {
@@ -43,7 +43,7 @@ export class PacketFramer implements Transform {
     this.#scratch = scratch;
   }
 
-  push(chunk: Uint8Array, emit: Emit): void {
+  push(chunk: Uint8Array, output: Output): void {
     const encrypted = this.#cipher.update(chunk);
     const boundaries = this.#boundaries;
     let from = 0;
@@ -53,8 +53,8 @@ export class PacketFramer implements Transform {
         this.#keep(encrypted, from);
         return;
       }
-      if (this.#pieceBytes > 0) this.#emitPieces(encrypted.subarray(from, to), emit);
-      else emit(from === 0 && to === encrypted.length ? encrypted : encrypted.subarray(from, to));
+      if (this.#pieceBytes > 0) this.#writePieces(encrypted.subarray(from, to), output);
+      else output.write(from === 0 && to === encrypted.length ? encrypted : encrypted.subarray(from, to));
       from = to;
     }
     release(encrypted);
@@ -92,8 +92,8 @@ export class PacketFramer implements Transform {
     this.#room = 0;
   }
 
-  /** Puts the kept pieces and `end` together, and emits them as one message. */
-  #emitPieces(end: Uint8Array, emit: Emit): void {
+  /** Puts the kept pieces and `end` together, and writes them as one message. */
+  #writePieces(end: Uint8Array, output: Output): void {
     this.#closeCollector();
     const message = this.#scratch.take(this.#pieceBytes + end.length);
     let offset = 0;
@@ -105,7 +105,7 @@ export class PacketFramer implements Transform {
     message.set(end, offset);
     this.#pieces = NOTHING;
     this.#pieceBytes = 0;
-    emit(message);
+    output.write(message);
   }
 }
 
