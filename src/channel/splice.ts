@@ -55,6 +55,8 @@ export class Splice {
     if (early.length > 0) this.#up.onChunk(early);
     client.attach(this.#up);
     upstream.attach(this.#down);
+    // Whoever read `early` may have paused the client when it had enough.
+    if (!upstream.congested) client.resume();
   }
 
   /** One of the sides has ended: what is left is to deliver what is under way. */

@@ -35,10 +35,10 @@ export async function createLogger(options: {
   readonly file: LogFileOptions | undefined;
 }): Promise<ClosableLogger> {
   const level = options.verbose ? LogLevels.debug : LogLevels.info;
-  const terminal = isatty(STDERR)
-    ? await prettyConsola(level)
-    : createConsola({ level, reporters: [{ log: writePlain }] });
+  const plain = new PlainReporter();
+  const terminal = isatty(STDERR) ? await prettyConsola(level) : createConsola({ level, reporters: [plain] });
   const file = options.file === undefined ? undefined : await openFile(options.file);
+  process.on("exit", () => plain.flush());
   return new TerminalAndFileLogger(terminal, file, options.verbose);
 }
 
@@ -53,13 +53,27 @@ async function prettyConsola(level: number): Promise<ConsolaInstance> {
   });
 }
 
-/** `12:34:56 info  message`, for systemd and files. */
-function writePlain({ date, type, args }: LogObject): void {
-  const line = `${date.toISOString().slice(11, 19)} ${type.padEnd(5)} ${args.join(" ")}\n`;
-  try {
-    writeSync(STDERR, line);
-  } catch {
-    // Whoever read the log is gone, or does not keep up: the proxy goes on without.
+/**
+ * Writes `12:34:56 info  message` for systemd and files.
+ *
+ * Lines of one turn of the event loop go out in one write: a burst of sessions would cost a system call each.
+ */
+class PlainReporter {
+  #lines = "";
+
+  log({ date, type, args }: LogObject): void {
+    if (this.#lines === "") setImmediate(() => this.flush());
+    this.#lines += `${date.toISOString().slice(11, 19)} ${type.padEnd(5)} ${args.join(" ")}\n`;
+  }
+
+  flush(): void {
+    const lines = this.#lines;
+    this.#lines = "";
+    try {
+      if (lines !== "") writeSync(STDERR, lines);
+    } catch {
+      // Whoever read the log is gone, or does not keep up: the proxy goes on without.
+    }
   }
 }
 

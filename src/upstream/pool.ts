@@ -154,7 +154,6 @@ export class PooledRoute implements Route {
     }
     shelf.warm.unshift(channel);
     channel.attach(new WarmSink(channel, () => this.#lost(shelf, channel)));
-    channel.ping();
   }
 
   #lost(shelf: Shelf, channel: WebSocketChannel): void {
