@@ -23,7 +23,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 /** Folders that must stay free of packages and of the runtime's own modules. */
 const PURE = new Set(["core", "protocol", "channel"]);
 
-const IMPORT = /(?:^|\n)\s*(?:import|export)\s[^"';]*?from\s+"([^"]+)"|import\("([^"]+)"\)|(?:^|\n)import\s+"([^"]+)"/g;
+const IMPORT =
+  /(?:^|\n)\s*(?:import|export)\s[^"';]*?from\s+"([^"]+)"|import\("([^"]+)"\)|(?:^|\n)import\s+"([^"]+)"/g;
 
 const root = new URL("../src/", import.meta.url).pathname;
 const problems: string[] = [];
@@ -44,7 +45,9 @@ for await (const file of new Glob("**/*.ts").scan(root)) {
       continue;
     }
     const target = new URL(specifier, `file:///${file}`).pathname.slice(1);
-    const targetFolder = target.includes("/") ? target.slice(0, target.indexOf("/")) : target.replace(/\.ts$/, "");
+    const targetFolder = target.includes("/")
+      ? target.slice(0, target.indexOf("/"))
+      : target.replace(/\.ts$/, "");
     if (targetFolder !== folder && !allowed.includes(targetFolder) && !specifier.endsWith("package.json")) {
       problems.push(`src/${file}: ${folder} may not import from ${targetFolder} (${specifier})`);
     }

@@ -2,8 +2,8 @@
  * The yardstick: what carrying bytes from TCP to a TLS WebSocket costs in Bun, and nothing else.
  *
  * No MTProto, no AES, no splitting: every chunk that arrives is one message, every message is written as
- * it is. Queues are bounded both ways. `bun bare-relay.ts PORT DC_PORT CERTIFICATE`; ends when its
- * standard input does.
+ * it is. Queues are bounded both ways. `bun bare-relay.ts PORT DC_PORT`; ends when its standard
+ * input does.
  */
 import type { Socket } from "bun";
 
@@ -12,8 +12,7 @@ const HIGH_WATER = 256 * 1024;
 /** A Bun WebSocket client has no drain event: how often a congested one is looked at, in milliseconds. */
 const LOOK_MS = 1;
 
-const [port, dcPort, certificate = ""] = process.argv.slice(2);
-const ca = await Bun.file(certificate).text();
+const [port, dcPort] = process.argv.slice(2);
 
 /** One client and its WebSocket. */
 class Relay {
@@ -28,7 +27,8 @@ class Relay {
     client.pause();
     const upstream = new WebSocket(`wss://127.0.0.1:${dcPort}/apiws`, {
       protocols: "binary",
-      tls: { ca, serverName: "kws2.web.telegram.org" },
+      headers: { Host: `kws2.web.telegram.org:${dcPort}` },
+      tls: { serverName: "kws2.web.telegram.org" },
       perMessageDeflate: false,
     });
     this.#upstream = upstream;

@@ -1,4 +1,5 @@
 import type { Socket } from "bun";
+import { release } from "../../src/core/bytes.ts";
 import { PacketReader } from "./packet-reader.ts";
 import { PacketSender } from "./packet-sender.ts";
 import { createInit, KIND, type Packet, type StreamCiphers } from "./wire.ts";
@@ -71,7 +72,10 @@ export class LoadConnection {
   /** Called by the socket's handlers only. */
   onData(bytes: Buffer): void {
     try {
-      this.#reader.push(this.#ciphers.backward.update(bytes));
+      const plain = this.#ciphers.backward.update(bytes);
+      release(bytes);
+      this.#reader.push(plain);
+      release(plain);
     } catch (error) {
       this.onClose(error instanceof Error ? error : new Error(String(error)));
     }
@@ -85,6 +89,7 @@ export class LoadConnection {
       const sent = this.#socket.write(piece);
       this.#rest = sent < piece.length ? piece.subarray(Math.max(sent, 0)) : undefined;
       if (this.#rest !== undefined) return;
+      release(piece);
     }
   }
 

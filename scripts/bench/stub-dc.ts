@@ -1,15 +1,13 @@
 /**
  * The data centre of the benchmark: a TLS WebSocket server on loopback that answers the packets of wire.ts.
  *
- * `bun stub-dc.ts CERTIFICATE KEY` prints its port, and ends when its standard input does.
+ * `bun stub-dc.ts PORT CERTIFICATE KEY`; ends when its standard input does.
  */
 import type { ServerWebSocket } from "bun";
+import { release } from "../../src/core/bytes.ts";
 import { PacketReader } from "./packet-reader.ts";
 import { PacketSender } from "./packet-sender.ts";
 import { deriveCiphers, INIT_LENGTH, KIND, type Packet, type StreamCiphers } from "./wire.ts";
-
-/** Bytes queued on a socket from which on it gets no more: what a slow reader does not take is not made. */
-const HIGH_WATER = 512 * 1024;
 
 /** One connection: reads requests, checks them, and answers them in order. */
 class Conversation {
@@ -27,7 +25,9 @@ class Conversation {
   /** A proxy may put the init and what follows it into messages as it likes. */
   onMessage(bytes: Buffer): void {
     if (this.#ciphers !== undefined) {
-      this.#reader.push(this.#ciphers.forward.update(bytes));
+      const plain = this.#ciphers.forward.update(bytes);
+      this.#reader.push(plain);
+      release(plain);
       return;
     }
     this.#init = Buffer.concat([this.#init, bytes]);
@@ -40,10 +40,13 @@ class Conversation {
 
   onDrain(): void {
     const sender = this.#sender;
-    while (sender !== undefined && this.#socket.getBufferedAmount() < HIGH_WATER) {
+    // One piece in the queue at most: what a slow reader does not take is not made, and Bun moves a long
+    // queue forward in memory after every partial write, which would make the stub slower than the proxy.
+    while (sender !== undefined && this.#socket.getBufferedAmount() === 0) {
       const piece = sender.next();
       if (piece === undefined) return;
       this.#socket.sendBinary(piece);
+      release(piece);
     }
   }
 
@@ -72,11 +75,11 @@ interface SocketData {
   conversation: Conversation | undefined;
 }
 
-const [certificate = "", key = ""] = process.argv.slice(2);
+const [port, certificate = "", key = ""] = process.argv.slice(2);
 
-const server = Bun.serve<SocketData>({
+Bun.serve<SocketData>({
   hostname: "127.0.0.1",
-  port: 0,
+  port: Number(port),
   tls: { cert: Bun.file(certificate), key: Bun.file(key) },
   fetch(request, self) {
     const headers = { "Sec-WebSocket-Protocol": "binary" };
@@ -102,7 +105,5 @@ const server = Bun.serve<SocketData>({
     },
   },
 });
-console.log(server.port);
-
 process.stdin.on("end", () => process.exit());
 process.stdin.resume();

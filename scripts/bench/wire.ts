@@ -81,7 +81,10 @@ export interface StreamCiphers {
  */
 export function deriveCiphers(init: Uint8Array, secret: Uint8Array | undefined): StreamCiphers {
   const forward = Buffer.from(init.subarray(8, 56));
-  const ciphers = { forward: openCipher(forward, secret), backward: openCipher(forward.toReversed(), secret) };
+  const ciphers = {
+    forward: openCipher(forward, secret),
+    backward: openCipher(forward.toReversed(), secret),
+  };
   ciphers.forward.update(init);
   return ciphers;
 }

@@ -44,12 +44,13 @@ export class ByteReader implements ChannelSink {
   read(length: number, signal: Cancel): Promise<Uint8Array> {
     if (this.#heldBytes >= length) return Promise.resolve(this.#take(length));
     if (this.#ended) return Promise.reject(closedError());
+    if (signal.aborted) return Promise.reject(timeoutError());
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
     this.#wanted = length;
     this.#waiting = { resolve, reject };
     const onAbort = (): void => {
       this.#waiting = undefined;
-      reject(new HandshakeError("TIMEOUT", "Cannot read handshake: it was not complete in time"));
+      reject(timeoutError());
     };
     signal.addEventListener("abort", onAbort, { once: true });
     return promise.finally(() => signal.removeEventListener("abort", onAbort));
@@ -117,6 +118,10 @@ export class ByteReader implements ChannelSink {
     this.#heldBytes = all.length - length;
     return all.subarray(0, length);
   }
+}
+
+function timeoutError(): HandshakeError {
+  return new HandshakeError("TIMEOUT", "Cannot read handshake: it was not complete in time");
 }
 
 function closedError(): HandshakeError {

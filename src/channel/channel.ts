@@ -33,6 +33,8 @@ export interface Channel {
   resume(): void;
   /** Sends what is queued, then tells the peer that nothing more comes. Reading goes on. */
   end(): void;
+  /** Sends what is queued, then closes. What still arrives is of no interest. */
+  close(): void;
   /** Drops the connection and what is queued. */
   destroy(): void;
   /** Makes sure that a silent peer is still there, where the protocol has a way; otherwise does nothing. */

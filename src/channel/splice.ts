@@ -14,7 +14,7 @@ export interface ByteCounts {
   down: number;
 }
 
-/** Which side closed first; `error` when that was not a clean close. */
+/** Which side ended first; `error` when that was not a clean close. */
 export interface SpliceEnd {
   readonly endedBy: "client" | "upstream";
   readonly error?: Error;
@@ -34,8 +34,8 @@ export interface SpliceParts {
  * Joins two channels until both have closed.
  *
  * A congested side pauses the side that feeds it, so memory per session stays bounded by one read and one
- * queue. A half-close is passed on: the other direction keeps flowing. When one side closes, the other is
- * ended, not dropped: it still gets what was sent before. Nothing here watches a clock; whoever holds the
+ * queue. A half-close is passed on: the other direction keeps flowing. When one side is gone, the other is
+ * closed, not dropped: it still gets what was sent before. Nothing here watches a clock; whoever holds the
  * splice calls {@link Splice.destroy} when one that is {@link Splice.closing} makes no progress.
  */
 export class Splice {
@@ -47,7 +47,10 @@ export class Splice {
   readonly #down: Pump;
   readonly #resolve: (end: SpliceEnd) => void;
   readonly #reject: (error: unknown) => void;
+  /** How it began to end. */
   #first: SpliceEnd | undefined;
+  /** Channels that are not closed yet. */
+  #open = 2;
 
   constructor({ client, upstream, link, counts, early }: SpliceParts) {
     const { promise, resolve, reject } = Promise.withResolvers<SpliceEnd>();
@@ -76,11 +79,18 @@ export class Splice {
     this.#upstream.destroy();
   }
 
-  /** Called by the pumps: the channel that feeds `direction` is gone. */
-  onClosed(direction: Direction, error: Error | undefined): void {
+  /** Called by the pumps: the channel that feeds `direction` has said its last, or broke. */
+  onEnded(direction: Direction, error: Error | undefined): void {
     const endedBy = direction === "up" ? "client" : "upstream";
-    if (this.#first !== undefined) this.#resolve(this.#first);
-    else this.#first = error === undefined ? { endedBy } : { endedBy, error };
+    if (this.#first === undefined || (error !== undefined && this.#first.endedBy === endedBy)) {
+      this.#first = error === undefined ? { endedBy } : { endedBy, error };
+    }
+  }
+
+  /** Called by each pump once: its channel is gone. */
+  onClosed(): void {
+    this.#open -= 1;
+    if (this.#open === 0 && this.#first !== undefined) this.#resolve(this.#first);
   }
 
   /** Called by the pumps: a transform threw. */
@@ -137,6 +147,7 @@ class Pump implements ChannelSink {
   onEnd(): void {
     if (this.sourceEnded) return;
     this.sourceEnded = true;
+    this.#splice.onEnded(this.#direction, undefined);
     this.#to.end();
   }
 
@@ -146,9 +157,11 @@ class Pump implements ChannelSink {
   }
 
   onClose(error?: Error): void {
-    this.onEnd();
+    this.sourceEnded = true;
+    this.#splice.onEnded(this.#direction, error);
+    this.#to.close();
     // Nothing can be written to `from` any more, so reading `to` only serves to notice its end.
     this.#to.resume();
-    this.#splice.onClosed(this.#direction, error);
+    this.#splice.onClosed();
   }
 }

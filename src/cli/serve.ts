@@ -28,6 +28,10 @@ const QUIET_LIMITS = { idleMs: 15 * 60_000, closingMs: 15_000, pingMs: 30_000 } 
 /** How long sessions may finish by themselves after a signal. */
 const GRACE_MS = 5_000;
 const SUMMARY_MS = 60_000;
+/** Two SIGINT within this time are one Ctrl-C. */
+const ECHO_MS = 100;
+/** What shells report for a program that Ctrl-C ended. */
+const EXIT_SECOND_SIGNAL = 130;
 
 /**
  * Runs the proxy until a signal ends it: the composition root, where everything is made and joined.
@@ -36,6 +40,7 @@ const SUMMARY_MS = 60_000;
  */
 export async function serve(config: Config, version: string): Promise<void> {
   const secrets = resolveSecrets(config);
+  const signalled = untilSignal();
   const log = await createLogger({ verbose: config.verbose, file: config.logFile });
   const poolCounts: PoolCounts = { hits: 0, misses: 0 };
   const stats = new Stats(poolCounts);
@@ -60,7 +65,7 @@ export async function serve(config: Config, version: string): Promise<void> {
   survive(log, config.verbose);
   const summary = summarize(stats, log);
 
-  await untilSignal();
+  await signalled;
   log.info("stopping: waiting for sessions to end, once more to stop at once");
   clearInterval(summary);
   closeRoutes();
@@ -146,14 +151,22 @@ function summarize(stats: Stats, log: Logger): ReturnType<typeof setInterval> {
   }, SUMMARY_MS);
 }
 
-/** Waits for SIGINT or SIGTERM; a second one then ends the process at once. */
+/**
+ * Resolves at the first SIGINT or SIGTERM; another one then ends the process at once.
+ *
+ * `bun run` passes on the SIGINT that the terminal has sent to us already, so one Ctrl-C comes twice.
+ */
 function untilSignal(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
-  let signals = 0;
-  const onSignal = (): void => {
-    signals += 1;
-    if (signals > 1) process.exit(130);
-    resolve();
+  let first: { readonly signal: NodeJS.Signals; readonly at: number } | undefined;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    const now = performance.now();
+    if (first === undefined) {
+      first = { signal, at: now };
+      resolve();
+    } else if (signal !== "SIGINT" || first.signal !== "SIGINT" || now - first.at > ECHO_MS) {
+      process.exit(EXIT_SECOND_SIGNAL);
+    }
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);

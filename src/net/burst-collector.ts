@@ -1,7 +1,7 @@
 /** So many connections leave a few MiB of garbage behind: worth a collection. */
 const BURST = 100;
 /** A burst is over when nothing came for this long, in milliseconds. */
-const QUIET_MS = 500;
+const QUIET_MS = 200;
 
 /**
  * Runs the garbage collector once after a burst of connections.

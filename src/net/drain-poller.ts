@@ -36,11 +36,13 @@ export class DrainPoller {
   readonly #poll = (): void => {
     this.#timer = undefined;
     let moved = false;
-    for (const socket of this.#congested) {
-      if (!socket.checkDrained()) continue;
-      this.#congested.delete(socket);
-      moved = true;
+    const waiting: Drainable[] = [];
+    for (const socket of [...this.#congested]) {
+      this.#congested.delete(socket); // before asking: its owner may get congested again at once
+      if (socket.checkDrained()) moved = true;
+      else waiting.push(socket);
     }
+    for (const socket of waiting) this.#congested.add(socket);
     this.#delayMs = moved ? FIRST_DELAY_MS : Math.min(this.#delayMs * 2, LAST_DELAY_MS);
     if (this.#congested.size > 0) this.#schedule();
   };

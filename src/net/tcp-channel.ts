@@ -20,6 +20,7 @@ export class TcpChannel implements Channel {
   #queued = 0;
   #announceDrain = false;
   #ending = false;
+  #destroying = false;
   #peerEnded = false;
   #closed: { readonly error: Error | undefined } | undefined;
 
@@ -75,10 +76,13 @@ export class TcpChannel implements Channel {
     if (this.#queue.length === 0) this.#socket.shutdown();
   }
 
+  close(): void {
+    this.end();
+  }
+
   destroy(): void {
     if (this.#closed !== undefined) return;
-    this.#queue = NOTHING;
-    this.#queued = 0;
+    this.#destroying = true;
     this.#socket.terminate();
   }
 
@@ -123,7 +127,9 @@ export class TcpChannel implements Channel {
     this.#closed = { error };
     this.#queue = NOTHING;
     this.#queued = 0;
-    this.#sink?.onClose(error);
+    // Bun reports a close of our own from inside `terminate`; sinks are only called from the event loop.
+    if (this.#destroying) queueMicrotask(() => this.#sink?.onClose(error));
+    else this.#sink?.onClose(error);
   }
 }
 

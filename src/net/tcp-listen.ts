@@ -55,7 +55,7 @@ function startErrorOf(error: unknown, host: string, port: number): StartError {
     return new StartError(
       "PORT_IN_USE",
       `Cannot listen on ${where}: the port is in use`,
-      `another tgws may be running; stop it, or choose another port: --port ${port === 1443 ? 1444 : port + 1}`,
+      `another tgws may be running; stop it, or choose another port: --port ${port < 65_535 ? port + 1 : 1443}`,
       error,
     );
   }

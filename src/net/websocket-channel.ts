@@ -8,6 +8,9 @@ const UNATTACHED_LIMIT = 64 * 1024;
 /** A ping that is not answered within this time is overdue, in milliseconds. */
 const PONG_TIMEOUT_MS = 5_000;
 
+/** How long the server must be quiet before an ended channel is closed, in milliseconds. */
+const QUIET_BEFORE_CLOSE_MS = 1_000;
+
 const CLOSE_NORMAL = 1000;
 
 /** A WebSocket that knows its channel, so that one set of listeners serves all of them. */
@@ -16,8 +19,8 @@ type OwnedWebSocket = WebSocket & { channel?: WebSocketChannel };
 /**
  * An open Bun WebSocket as a {@link Channel}: one `write` is one binary message, arriving messages are chunks.
  *
- * A WebSocket cannot half-close: `end` starts the closing handshake behind what is queued, and what the
- * server sends before it answers still arrives.
+ * A WebSocket cannot half-close, and Bun drops what the server sends after our close frame. So `end` only
+ * closes when the server has been quiet for a second: it then has nothing left to answer.
  */
 export class WebSocketChannel implements Channel, Drainable {
   /** When it opened, `Date.now()`. */
@@ -29,6 +32,9 @@ export class WebSocketChannel implements Channel, Drainable {
   #early: Uint8Array[] | undefined;
   #earlyBytes = 0;
   #ending = false;
+  /** While ending: something came since the last look. */
+  #heard = false;
+  #quietTimer: ReturnType<typeof setTimeout> | undefined;
   #polled = false;
   /** When the unanswered ping was sent, `Date.now()`. */
   #pingedAt: number | undefined;
@@ -60,9 +66,9 @@ export class WebSocketChannel implements Channel, Drainable {
     if (early === undefined && this.#closed === undefined) return;
     this.#early = undefined;
     queueMicrotask(() => {
+      if (this.#earlyBytes > UNATTACHED_LIMIT) this.#socket.resume();
       for (const chunk of early ?? []) sink.onChunk(chunk);
       if (this.#closed !== undefined) sink.onClose(this.#closed.error);
-      else this.#socket.resume();
     });
   }
 
@@ -91,7 +97,14 @@ export class WebSocketChannel implements Channel, Drainable {
   end(): void {
     if (this.#ending || this.#closed !== undefined) return;
     this.#ending = true;
-    this.#socket.close(CLOSE_NORMAL);
+    this.#closeWhenQuiet();
+  }
+
+  close(): void {
+    if (this.#closed !== undefined) return;
+    this.#ending = true;
+    clearTimeout(this.#quietTimer);
+    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.close(CLOSE_NORMAL);
   }
 
   destroy(): void {
@@ -127,6 +140,7 @@ export class WebSocketChannel implements Channel, Drainable {
   onMessage(data: unknown): void {
     // Telegram sends no text; nothing else arrives with `nodebuffer`.
     if (!(data instanceof Uint8Array)) return;
+    this.#heard = true;
     if (this.#sink !== undefined) this.#sink.onChunk(data);
     else this.#keepEarly(data);
   }
@@ -142,6 +156,14 @@ export class WebSocketChannel implements Channel, Drainable {
     if (this.#closed !== undefined) return;
     const clean = code === CLOSE_NORMAL || code === 1001 || code === 1005 || this.#ending;
     this.#settle(clean ? undefined : new RouteError("CLOSED", `The WebSocket was closed with code ${code}`));
+  }
+
+  #closeWhenQuiet(): void {
+    this.#heard = false;
+    this.#quietTimer = setTimeout(() => {
+      if (this.#heard || this.#socket.isPaused || this.#socket.bufferedAmount > 0) this.#closeWhenQuiet();
+      else this.close();
+    }, QUIET_BEFORE_CLOSE_MS);
   }
 
   get #overdue(): boolean {
@@ -162,6 +184,7 @@ export class WebSocketChannel implements Channel, Drainable {
 
   #settle(error: Error | undefined): void {
     this.#closed = { error };
+    clearTimeout(this.#quietTimer);
     this.#poller.forget(this);
     this.#sink?.onClose(error);
   }

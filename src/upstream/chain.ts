@@ -42,7 +42,8 @@ export function openFirst(
   const losers = new AbortController();
   const refused: RouteAttempt[] = [];
   let next = 0;
-  let running = 0;
+  /** Attempts under way: when each began, by endpoint. */
+  const running = new Map<string, number>();
   let settled = false;
   let headStart: ReturnType<typeof setTimeout> | undefined;
 
@@ -62,10 +63,10 @@ export function openFirst(
     clearTimeout(headStart);
     const candidate = candidates[next++];
     if (candidate === undefined) {
-      if (running === 0) giveUp();
+      if (running.size === 0) giveUp();
       return;
     }
-    running += 1;
+    running.set(candidate.endpoint, performance.now());
     if (next < candidates.length) headStart = setTimeout(startNext, HEAD_START_MS);
     attempt(candidate);
   };
@@ -73,7 +74,12 @@ export function openFirst(
     try {
       const upstream = await route.open(target, losers.signal);
       cooldowns.succeeded(endpoint);
+      running.delete(endpoint);
       if (finish()) {
+        // One that was overtaken in spite of its head start is slow at best: not first the next time.
+        for (const [slow, startedAt] of running) {
+          if (performance.now() - startedAt >= HEAD_START_MS) cooldowns.failed(slow, "TIMEOUT");
+        }
         resolve({ route, upstream });
         losers.abort();
       } else {
@@ -85,7 +91,7 @@ export function openFirst(
         losers.abort();
         return;
       }
-      running -= 1;
+      running.delete(endpoint);
       if (settled) return;
       const failed = { route: route.id, endpoint, error };
       refused.push(failed);

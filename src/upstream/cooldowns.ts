@@ -32,7 +32,8 @@ export class Cooldowns {
 
   failed(endpoint: string, code: RouteErrorCode): void {
     const duration = COOLDOWN_MS[code];
-    if (duration > 0) this.#until.set(endpoint, this.#now() + duration);
+    if (duration === 0) return;
+    this.#until.set(endpoint, Math.max(this.#until.get(endpoint) ?? 0, this.#now() + duration));
   }
 
   succeeded(endpoint: string): void {

@@ -53,7 +53,7 @@ export class PooledRoute implements Route {
   readonly #route: WarmableRoute;
   readonly #options: PoolOptions;
   readonly #counts: PoolCounts;
-  /** By endpoint and environment: two dozen at most, since there are six data centres. */
+  /** By endpoint: two dozen at most, since there are six data centres. */
   readonly #shelves = new Map<string, Shelf>();
   readonly #closing = new AbortController();
   readonly #upkeep: ReturnType<typeof setInterval>;
@@ -93,7 +93,7 @@ export class PooledRoute implements Route {
   }
 
   #shelf(target: Target): Shelf {
-    const key = `${this.#route.endpoint(target)}${target.test ? " test" : ""}`;
+    const key = this.#route.endpoint(target);
     let shelf = this.#shelves.get(key);
     if (shelf === undefined) {
       shelf = { target, warm: [], refilling: false, timer: undefined, wantedUntil: 0, backOffMs: 0 };
@@ -148,7 +148,7 @@ export class PooledRoute implements Route {
   }
 
   #store(shelf: Shelf, channel: WebSocketChannel): void {
-    if (this.#closing.signal.aborted) {
+    if (this.#closing.signal.aborted || Date.now() > shelf.wantedUntil) {
       channel.destroy();
       return;
     }

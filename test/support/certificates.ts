@@ -15,55 +15,88 @@ export interface Certificates {
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" };
 const DAY_MS = 24 * 60 * 60 * 1000;
+const TELEGRAM_NAMES = ["*.web.telegram.org", "localhost"];
 
+let sharedAuthority: Promise<Authority> | undefined;
 let shared: Promise<Certificates> | undefined;
+
+/** Returns the CA that the tests trust; made once per process. */
+export function testAuthority(): Promise<Authority> {
+  sharedAuthority ??= Authority.create();
+  return sharedAuthority;
+}
 
 /** Returns the certificate for Telegram's WebSocket names and loopback; made once per process. */
 export function testCertificates(): Promise<Certificates> {
-  shared ??= makeCertificates(["*.web.telegram.org", "localhost"]);
+  shared ??= testAuthority().then((authority) => authority.issue(TELEGRAM_NAMES));
   return shared;
 }
 
-/** Makes a CA and a server certificate for `names` and 127.0.0.1, valid around now. */
+/** Makes a certificate for `names` and 127.0.0.1, signed by a CA that nobody knows yet. */
 export async function makeCertificates(names: readonly string[]): Promise<Certificates> {
-  const caKeys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
-  const keys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
-  const validity = { notBefore: new Date(Date.now() - DAY_MS), notAfter: new Date(Date.now() + DAY_MS) };
-  const ca = await x509.X509CertificateGenerator.createSelfSigned({
-    ...validity,
-    serialNumber: "01",
-    name: "CN=tgws test CA",
-    signingAlgorithm: ALGORITHM,
-    keys: caKeys,
-    extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
-    ],
-  });
-  const certificate = await x509.X509CertificateGenerator.create({
-    ...validity,
-    serialNumber: "02",
-    subject: "CN=tgws test data centre",
-    issuer: ca.subject,
-    signingAlgorithm: ALGORITHM,
-    publicKey: keys.publicKey,
-    signingKey: caKeys.privateKey,
-    extensions: [
-      new x509.SubjectAlternativeNameExtension([
-        ...names.map((value) => ({ type: "dns" as const, value })),
-        { type: "ip", value: "127.0.0.1" },
-      ]),
-      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
-    ],
-  });
-  const privateKey = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
-  const caPem = ca.toString("pem");
-  return {
-    ca: caPem,
-    caFile: writeTemporary("ca.pem", caPem),
-    certificate: certificate.toString("pem"),
-    key: x509.PemConverter.encode(privateKey, "PRIVATE KEY"),
-  };
+  return (await Authority.create()).issue(names);
+}
+
+/** A certificate authority, valid around now. */
+export class Authority {
+  readonly #keys: CryptoKeyPair;
+  readonly #certificate: x509.X509Certificate;
+  readonly #file: string;
+
+  private constructor(keys: CryptoKeyPair, certificate: x509.X509Certificate) {
+    this.#keys = keys;
+    this.#certificate = certificate;
+    this.#file = writeTemporary("ca.pem", certificate.toString("pem"));
+  }
+
+  /** Makes a CA that nobody knows yet. */
+  static async create(): Promise<Authority> {
+    const keys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+    const certificate = await x509.X509CertificateGenerator.createSelfSigned({
+      ...validity(),
+      serialNumber: "01",
+      name: "CN=tgws test CA",
+      signingAlgorithm: ALGORITHM,
+      keys,
+      extensions: [
+        new x509.BasicConstraintsExtension(true, 0, true),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
+      ],
+    });
+    return new Authority(keys, certificate);
+  }
+
+  /** Makes a server certificate for `names` and 127.0.0.1. */
+  async issue(names: readonly string[] = TELEGRAM_NAMES): Promise<Certificates> {
+    const keys = await crypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
+    const certificate = await x509.X509CertificateGenerator.create({
+      ...validity(),
+      serialNumber: "02",
+      subject: "CN=tgws test data centre",
+      issuer: this.#certificate.subject,
+      signingAlgorithm: ALGORITHM,
+      publicKey: keys.publicKey,
+      signingKey: this.#keys.privateKey,
+      extensions: [
+        new x509.SubjectAlternativeNameExtension([
+          ...names.map((value) => ({ type: "dns" as const, value })),
+          { type: "ip", value: "127.0.0.1" },
+        ]),
+        new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
+      ],
+    });
+    const privateKey = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
+    return {
+      ca: this.#certificate.toString("pem"),
+      caFile: this.#file,
+      certificate: certificate.toString("pem"),
+      key: x509.PemConverter.encode(privateKey, "PRIVATE KEY"),
+    };
+  }
+}
+
+function validity(): { readonly notBefore: Date; readonly notAfter: Date } {
+  return { notBefore: new Date(Date.now() - DAY_MS), notAfter: new Date(Date.now() + DAY_MS) };
 }
 
 function writeTemporary(name: string, text: string): string {

@@ -1,4 +1,5 @@
 import type { Channel, ChannelSink } from "../../src/channel/channel.ts";
+import type { Link, Output, Transform } from "../../src/channel/transform.ts";
 
 /** The real one, so that channels go on while a test has fake timers. */
 const onNextTurn = setImmediate;
@@ -171,6 +172,17 @@ export function memoryChannelPair(highWater = 64 * 1024): [MemoryChannel, Memory
   const other = new MemoryChannel(highWater);
   MemoryChannel.join(one, other);
   return [one, other];
+}
+
+/** A transform that changes nothing. */
+export const unchanged: Transform = { push: (chunk, output) => output.write(chunk) };
+
+/** A link that changes nothing. */
+export const plainLink: Link = { up: unchanged, down: unchanged };
+
+/** An output that calls `write`. Its bytes are only borrowed. */
+export function toOutput(write: (message: Uint8Array) => void): Output {
+  return { write };
 }
 
 /** Keeps what a channel tells its listener, in order, and lets a test wait for it. */

@@ -57,7 +57,7 @@ export class RawClient implements Disposable {
     this.#streams = streams;
     this.#discard = options.discard ?? false;
     this.#socket = socket;
-    socket.on("data", (chunk) => this.#onData(chunk));
+    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
     socket.on("drain", () => this.#changes.changed());
     socket.on("end", () => {
       this.ended = true;

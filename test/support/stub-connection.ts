@@ -103,6 +103,11 @@ export class StubConnection {
     return this.send(encodePacket(this.init.transport, payload), options);
   }
 
+  /** Sends bytes that need not be a frame. */
+  sendRaw(bytes: Uint8Array): void {
+    this.#tls.write(bytes);
+  }
+
   /** Waits until what was sent is out of this process. */
   async drained(limitMs?: number): Promise<void> {
     await this.until(() => this.closed || !this.#tls.writableNeedDrain, "the stub's queue drains", limitMs);

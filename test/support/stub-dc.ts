@@ -137,6 +137,8 @@ export class StubDc implements ConnectionListener, AsyncDisposable {
       raw.destroy();
     });
     tls.on("close", () => raw.destroy());
+    tls.on("end", () => tls.end()); // nobody half-closes a WebSocket's connection
+    raw.on("close", () => tls.destroy()); // it does not always follow by itself
     let head = Buffer.alloc(0);
     const onData = (chunk: Buffer): void => {
       head = Buffer.concat([head, chunk]);

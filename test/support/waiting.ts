@@ -1,5 +1,5 @@
-/** How long a test waits for something that should happen at once, in milliseconds. */
-export const SOON_MS = 5_000;
+/** How long a test waits for what should happen at once, in milliseconds: less than the test itself may take. */
+export const SOON_MS = 4_000;
 
 /**
  * Settles like `promise`, but no later than `limitMs` from now.

@@ -12,7 +12,11 @@ export interface Frame {
 }
 
 /** Encodes a frame the way a server sends it, without a mask. */
-export function encodeFrame(opcode: number, payload: Uint8Array, options: { fin?: boolean } = {}): Uint8Array {
+export function encodeFrame(
+  opcode: number,
+  payload: Uint8Array,
+  options: { fin?: boolean } = {},
+): Uint8Array {
   const first = (options.fin === false ? 0 : 0x80) | opcode;
   const { length } = payload;
   const header = new Uint8Array(length < 126 ? 2 : length < 65_536 ? 4 : 10);

@@ -43,7 +43,8 @@ export class DirectWsRoute implements WarmableRoute {
 
   endpoint(target: Target): string {
     const { serverName, address, port } = this.#endpoint(target);
-    const where = address === undefined ? serverName : `${serverName} at ${address}`;
+    const name = target.test ? `${serverName} (test)` : serverName;
+    const where = address === undefined ? name : `${name} at ${address}`;
     return port === TELEGRAM_PORT ? where : `${where}, port ${port}`;
   }
 

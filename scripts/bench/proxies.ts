@@ -1,0 +1,104 @@
+import { join } from "node:path";
+import {
+  type Child,
+  findFreePort,
+  lastWords,
+  startChild,
+  stopChild,
+  waitUntilListening,
+} from "./children.ts";
+
+const FOLDER = import.meta.dirname;
+const SECRET = "00112233445566778899aabbccddeeff";
+
+/** What is compared. The second is what the first is divided by. */
+export const PROXY_NAMES = ["tgws", "bare"] as const;
+
+/** One of {@link PROXY_NAMES}. */
+export type ProxyName = (typeof PROXY_NAMES)[number];
+
+/** Where the stub data centre is, and whom to trust there. */
+export interface DataCentre {
+  readonly child: Child;
+  readonly port: number;
+  /** A PEM file with the certificate of its CA. */
+  readonly caFile: string;
+}
+
+/** A proxy that accepts connections. */
+export interface RunningProxy {
+  readonly name: ProxyName;
+  readonly pid: number;
+  readonly port: number;
+  /** What clients need to know; `undefined` when the proxy does not look into the stream. */
+  readonly secret: Uint8Array | undefined;
+  /** From the start of the process until it accepted a connection. */
+  readonly startMs: number;
+  /** The last lines that it has written. */
+  lastWords(): string;
+  stop(): Promise<void>;
+}
+
+/** How a proxy is started. */
+export interface StartOptions {
+  readonly dataCentre: DataCentre;
+  /** An executable of tgws to measure instead of its source. */
+  readonly binary: string | undefined;
+  /** What `--pool-size` gets. */
+  readonly poolSize: number;
+  /** A folder for what the processes write. */
+  readonly folder: string;
+}
+
+/** Starts a proxy and waits until it listens. */
+export async function startProxy(name: ProxyName, options: StartOptions): Promise<RunningProxy> {
+  const { folder } = options;
+  const port = findFreePort();
+  const command = name === "tgws" ? tgwsCommand(port, options) : bareCommand(port, options);
+  const startedAt = performance.now();
+  // Added to the built-in roots: trust then costs what it costs a user, which `--tls-ca` alone would not show.
+  const env = { TGWS_HOME: folder, NODE_EXTRA_CA_CERTS: options.dataCentre.caFile };
+  const child = startChild(command, join(folder, `${name}.log`), env);
+  const startMs = await waitUntilListening(child, port, startedAt);
+  return {
+    name,
+    pid: child.pid,
+    port,
+    secret: name === "tgws" ? Uint8Array.fromHex(SECRET) : undefined,
+    startMs,
+    lastWords: () => lastWords(child),
+    stop: () => stopChild(child),
+  };
+}
+
+function tgwsCommand(port: number, { dataCentre, binary, poolSize }: StartOptions): string[] {
+  const program =
+    binary === undefined ? [process.execPath, "run", join(FOLDER, "../../src/main.ts")] : [binary];
+  const dcIp = `2:127.0.0.1:${dataCentre.port}`;
+  const pool = String(poolSize);
+  return [...program, "--port", String(port), "--secret", SECRET, "--dc-ip", dcIp, "--pool-size", pool];
+}
+
+function bareCommand(port: number, { dataCentre }: StartOptions): string[] {
+  return [process.execPath, join(FOLDER, "bare-relay.ts"), String(port), String(dataCentre.port)];
+}
+
+/** Starts the stub data centre. @param certificate PEM, as is `key`. */
+export async function startDataCentre(
+  folder: string,
+  {
+    caFile,
+    certificate,
+    key,
+  }: { readonly caFile: string; readonly certificate: string; readonly key: string },
+): Promise<DataCentre> {
+  const certificateFile = join(folder, "certificate.pem");
+  const keyFile = join(folder, "key.pem");
+  await Bun.write(certificateFile, certificate);
+  await Bun.write(keyFile, key);
+  const port = findFreePort();
+  const command = [process.execPath, join(FOLDER, "stub-dc.ts"), String(port), certificateFile, keyFile];
+  const child = startChild(command, join(folder, "stub-dc.log"));
+  await waitUntilListening(child, port, performance.now());
+  return { child, port, caFile };
+}

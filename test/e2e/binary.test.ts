@@ -1,0 +1,159 @@
+import { afterAll, beforeAll, describe, expect, it } from "bun:test";
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import packageJson from "../../package.json" with { type: "json" };
+import { executableName, nativePlatform, type Platform } from "../../scripts/build.ts";
+import { Program, type ProgramOptions, ProxyProcess } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
+import { StubDc } from "../support/stub-dc.ts";
+
+/** For a step under emulation, which takes a second on a fast machine. */
+const STEP_LIMIT_MS = 30_000;
+const TEST_LIMIT_MS = 4 * STEP_LIMIT_MS;
+/** With the download of the other platform's runtime, 40 MB. */
+const BUILD_LIMIT_MS = 5 * 60_000;
+
+const BUILD = resolve(import.meta.dir, "../../scripts/build.ts");
+const EMULATED: Platform = "linux-arm64";
+const EMULATOR = "qemu-aarch64";
+/** Where Debian's libc6-arm64-cross puts the C library. */
+const SYSROOT = "/usr/aarch64-linux-gnu";
+
+const native = nativePlatform();
+if (native === undefined) throw new Error(`There are no executables for ${process.platform}-${process.arch}`);
+const folder = mkdtempSync(join(tmpdir(), "tgws-binary-"));
+const missing = whatEmulationLacks();
+if (missing !== undefined) console.warn(`SKIPPED: the ${EMULATED} executable is not tested: ${missing}`);
+
+type Command = NonNullable<ProgramOptions["command"]>;
+const nativeCommand: Command = [join(folder, executableName(native))];
+const emulatedCommand: Command = [EMULATOR, "-L", SYSROOT, join(folder, executableName(EMULATED))];
+const built = missing === undefined ? [native, EMULATED] : [native];
+
+let stub: StubDc;
+
+beforeAll(async () => {
+  stub = await StubDc.start();
+  const targets = built.flatMap((platform) => ["--target", platform]);
+  await using build = new Program({ command: [process.execPath, BUILD, "--outdir", folder, ...targets] });
+  const code = await build.exited(BUILD_LIMIT_MS);
+  if (code !== 0) throw new Error(`Cannot build the executables: ${build.stderr}`);
+}, BUILD_LIMIT_MS);
+
+afterAll(async () => {
+  await stub[Symbol.asyncDispose]();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe("bun run build", () => {
+  it("writes a line for each executable into SHA256SUMS", () => {
+    const lines = built.map((platform) => {
+      const path = join(folder, executableName(platform));
+      return `${createHash("sha256").update(readFileSync(path)).digest("hex")}  ${basename(path)}\n`;
+    });
+    expect(readFileSync(join(folder, "SHA256SUMS"), "utf8")).toBe(lines.join(""));
+  });
+
+  it("names the targets when it is asked for one that there is not", async () => {
+    await using build = new Program({ command: [process.execPath, BUILD, "--target", "amiga-68k"] });
+    expect(await build.exited()).toBe(1);
+    expect(build.stderr).toContain("Cannot build for amiga-68k: the targets are native, linux-x64,");
+  });
+});
+
+describe(`the executable for ${native}`, () => {
+  it("prints the version of package.json", async () => {
+    await using program = new Program({ command: nativeCommand, args: ["--version"] });
+    expect(await program.exited()).toBe(0);
+    expect(program.stdout).toBe(`${packageJson.version}\n`);
+    expect(program.stderr).toBe("");
+  });
+
+  it("prints its help", async () => {
+    await using program = new Program({ command: nativeCommand, args: ["--help"] });
+    expect(await program.exited()).toBe(0);
+    expect(program.stdout).toContain("--port");
+    expect(program.stdout).toContain("tgws");
+    expect(program.stderr).toBe("");
+  });
+
+  it("takes neither code nor settings from the folder it is started in", () => {
+    const strange = join(folder, "strange");
+    const trap = join(strange, "trap");
+    const home = join(folder, "home");
+    mkdirSync(strange);
+    writeFileSync(join(strange, ".env"), `TGWS_HOME=${trap}\n`);
+    writeFileSync(join(strange, "bunfig.toml"), 'preload = ["./preload.ts"]\n');
+    writeFileSync(join(strange, "preload.ts"), 'console.log("a stranger\'s code");\n');
+    writeFileSync(join(strange, "tsconfig.json"), "{ not JSON");
+    writeFileSync(join(strange, "package.json"), "{ not JSON");
+    const { TGWS_HOME: _, ...inherited } = process.env;
+    const { exitCode, stdout, stderr } = Bun.spawnSync([...nativeCommand, "link"], {
+      cwd: strange,
+      env: { ...inherited, HOME: home, XDG_CONFIG_HOME: home, APPDATA: home },
+      timeout: STEP_LIMIT_MS,
+    });
+    expect(stderr.toString()).toBe("");
+    expect(exitCode).toBe(0);
+    expect(stdout.toString()).toContain("tg://proxy?");
+    expect(stdout.toString()).not.toContain("a stranger");
+    expect(existsSync(home)).toBe(true);
+    expect(existsSync(trap)).toBe(false);
+  });
+
+  it("serves a session", () => servesSession(nativeCommand), TEST_LIMIT_MS);
+});
+
+describe.skipIf(missing !== undefined)(`the executable for ${EMULATED} under ${EMULATOR}`, () => {
+  it(
+    "prints the version of package.json",
+    async () => {
+      await using program = new Program({ command: emulatedCommand, args: ["--version"] });
+      expect(await program.exited(STEP_LIMIT_MS)).toBe(0);
+      expect(program.stdout).toBe(`${packageJson.version}\n`);
+    },
+    TEST_LIMIT_MS,
+  );
+
+  it("serves a session", () => servesSession(emulatedCommand), TEST_LIMIT_MS);
+});
+
+/** Starts the proxy, sends packets both ways through it, and stops it. */
+async function servesSession(command: Command): Promise<void> {
+  const [question, answer] = [randomBytes(40), randomBytes(84)];
+  const [upload, download] = [randomBytes(512 * 1024), randomBytes(512 * 1024)];
+  stub.reset();
+  await using proxy = await ProxyProcess.start({ stub, command });
+  using client = await RawClient.open({ port: proxy.port, secret: proxy.secret, transport: "padded" });
+  client.sendPacket(question);
+  const connection = await stub.next(STEP_LIMIT_MS);
+  expect(connection.request.serverName).toBe("kws2.web.telegram.org");
+  await connection.until(() => connection.packets.length === 1, "the question", STEP_LIMIT_MS);
+  connection.sendPacket(answer);
+  expect((await client.readPacket(STEP_LIMIT_MS)).payload).toEqual(new Uint8Array(answer));
+
+  client.sendPacket(upload);
+  await connection.until(() => connection.packets.length === 2, "the upload", STEP_LIMIT_MS);
+  connection.sendPacket(download);
+  expect(sha256((await client.readPacket(STEP_LIMIT_MS)).payload)).toBe(sha256(download));
+  expect(connection.packets.map(({ payload }) => sha256(payload))).toEqual([question, upload].map(sha256));
+  expect(connection.violations).toEqual([]);
+
+  client.end();
+  expect(await proxy.stop()).toBe(0);
+  expect(proxy.stderr).not.toMatch(/\berror\b|a bug/);
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+/** Says why the arm64 executable cannot be run beside the native one, or `undefined` when it can. */
+function whatEmulationLacks(): string | undefined {
+  if (native === EMULATED) return "it is the native one, and tested as that";
+  if (Bun.which(EMULATOR) === null) return `${EMULATOR} is missing (Debian: apt install qemu-user)`;
+  if (existsSync(SYSROOT)) return undefined;
+  return `${SYSROOT} is missing (Debian: apt install libc6-arm64-cross)`;
+}

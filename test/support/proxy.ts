@@ -1,0 +1,194 @@
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { testCertificates } from "./certificates.ts";
+import type { StubDc } from "./stub-dc.ts";
+import { Condition, within } from "./waiting.ts";
+
+/** The data centres that a client can name. */
+export const DCS = [1, 2, 3, 4, 5, 203] as const;
+
+/** One of {@link DCS}. */
+export type DcNumber = (typeof DCS)[number];
+
+const ENTRY = resolve(import.meta.dir, "../../src/main.ts");
+const LINK = /tg:\/\/proxy\?server=(?<server>[^&\s]+)&port=(?<port>\d+)&secret=(?<secret>\S+)/;
+const START_LIMIT_MS = 15_000;
+/** The proxy gives its sessions 5 s, and as much again for the closing handshakes. */
+const STOP_LIMIT_MS = 15_000;
+
+/** How a program is started for a test. */
+export interface ProgramOptions {
+  readonly args?: readonly string[];
+  /** The program to run instead of `bun run src/main.ts`: an executable, and arguments that come first. */
+  readonly command?: readonly [string, ...string[]];
+  /** The folder of its configuration, which then is the caller's to remove. Without: a fresh one. */
+  readonly home?: string;
+}
+
+/** How a proxy is started for a test. */
+export interface ProxyOptions extends ProgramOptions {
+  /** Serves every data centre that `stubs` does not name. */
+  readonly stub?: StubDc;
+  /** Who serves a data centre, by its number. */
+  readonly stubs?: Readonly<Partial<Record<DcNumber, { readonly port: number }>>>;
+  /** As for `--secret`. Without, there is one random secret; an empty list leaves it to the program. */
+  readonly secrets?: readonly string[];
+  /** Connections kept warm. Without: none, so that the stub sees only what clients cause. */
+  readonly poolSize?: number;
+}
+
+/** A process under test with what it has printed so far. */
+export class Program implements AsyncDisposable {
+  stdout = "";
+  stderr = "";
+  readonly #process: ReturnType<typeof spawn>;
+  readonly #home: string | undefined;
+  readonly #output = new Condition();
+  readonly #read: Promise<unknown>;
+
+  constructor({ args = [], command = [process.execPath, "run", ENTRY], home }: ProgramOptions) {
+    this.#home = home === undefined ? makeHome() : undefined;
+    this.#process = spawn([...command, ...args], home ?? this.#home ?? "");
+    this.#read = Promise.all([
+      this.#collect(this.#process.stdout, (text) => {
+        this.stdout += text;
+      }),
+      this.#collect(this.#process.stderr, (text) => {
+        this.stderr += text;
+      }),
+    ]);
+  }
+
+  get pid(): number {
+    return this.#process.pid;
+  }
+
+  get running(): boolean {
+    return this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#process.kill(name);
+  }
+
+  /** Waits for the end of the process and of its output, and returns its exit code. */
+  async exited(limitMs = STOP_LIMIT_MS): Promise<number> {
+    const code = await within(this.#process.exited, "the end of the process", limitMs);
+    await this.#read;
+    return code;
+  }
+
+  /** Asks the process to stop, and returns its exit code. */
+  stop(signal: NodeJS.Signals = "SIGTERM"): Promise<number> {
+    this.signal(signal);
+    return this.exited();
+  }
+
+  /** Waits until stderr matches, and returns the match. */
+  async logged(pattern: RegExp, limitMs?: number): Promise<RegExpExecArray> {
+    return this.#printed(() => pattern.exec(this.stderr), `${pattern} in the log`, limitMs);
+  }
+
+  /** Waits until stdout matches, and returns the match. */
+  async said(pattern: RegExp, limitMs?: number): Promise<RegExpExecArray> {
+    return this.#printed(() => pattern.exec(this.stdout), `${pattern} on stdout`, limitMs);
+  }
+
+  /** How often `pattern` (global) stands in the log. */
+  countLogged(pattern: RegExp): number {
+    return this.stderr.match(pattern)?.length ?? 0;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.running) this.#process.kill("SIGKILL");
+    await this.#process.exited;
+    await this.#read;
+    if (this.#home !== undefined) rmSync(this.#home, { recursive: true, force: true });
+  }
+
+  async #printed(
+    find: () => RegExpExecArray | null,
+    what: string,
+    limitMs: number | undefined,
+  ): Promise<RegExpExecArray> {
+    const found = (): boolean => find() !== null || !this.running;
+    await this.#output.until(found, what, limitMs).catch((cause: unknown) => {
+      throw new Error(`${what}: not printed; the log is:\n${this.stderr}`, { cause });
+    });
+    const match = find();
+    if (match === null) throw new Error(`${what}: the process ended without it:\n${this.stderr}`);
+    return match;
+  }
+
+  async #collect(stream: ReadableStream<Uint8Array>, add: (text: string) => void): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) {
+      add(decoder.decode(chunk, { stream: true }));
+      this.#output.changed();
+    }
+    await this.#process.exited;
+    this.#output.changed();
+  }
+}
+
+/** A running proxy. */
+export class ProxyProcess extends Program {
+  /** Where it listens. */
+  port = 0;
+  /** The key of the first secret. */
+  secret: Uint8Array = new Uint8Array(16);
+  /** The `tg://` link of the banner. */
+  link = "";
+
+  /** Starts a proxy on a free port of 127.0.0.1, and waits until it can be used. */
+  static async start(options: ProxyOptions = {}): Promise<ProxyProcess> {
+    const { stub, stubs = {}, secrets = [randomBytes(16).toHex()], poolSize = 0, args = [] } = options;
+    const { caFile } = await testCertificates();
+    const flags = ["--port", "0", "--tls-ca", caFile, "--pool-size", String(poolSize)];
+    for (const secret of secrets) flags.push("--secret", secret);
+    for (const dc of DCS) {
+      const server = stubs[dc] ?? stub;
+      if (server !== undefined) flags.push("--dc-ip", `${dc}:127.0.0.1:${server.port}`);
+    }
+    const proxy = new ProxyProcess({ ...options, args: [...flags, ...args] });
+    try {
+      await proxy.#readBanner();
+      return proxy;
+    } catch (error) {
+      await proxy[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Resident memory of the process in bytes, or `undefined` where there is no /proc. */
+  get residentBytes(): number | undefined {
+    if (process.platform !== "linux") return undefined;
+    const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, "utf8")) ?? [];
+    return kib === undefined ? undefined : Number(kib) * 1024;
+  }
+
+  async #readBanner(): Promise<void> {
+    const match = await this.said(LINK, START_LIMIT_MS);
+    const { port, secret } = match.groups ?? {};
+    if (secret === undefined) throw new Error(`There is no secret in ${match[0]}`);
+    this.link = match[0];
+    this.port = Number(port);
+    this.secret = Uint8Array.fromHex(secret.slice(-32));
+  }
+}
+
+/** Makes an empty folder for a program's configuration. */
+export function makeHome(): string {
+  return mkdtempSync(join(tmpdir(), "tgws-home-"));
+}
+
+function spawn(command: string[], home: string) {
+  return Bun.spawn(command, {
+    env: { ...process.env, TGWS_HOME: home, NO_COLOR: "1" },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+}

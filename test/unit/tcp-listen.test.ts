@@ -1,0 +1,81 @@
+import { describe, expect, test } from "bun:test";
+import { connect } from "node:net";
+import { StartError } from "../../src/core/errors.ts";
+import { type Accepted, listenTcp } from "../../src/net/tcp-listen.ts";
+import { RecordingSink, settle } from "../support/memory-channel.ts";
+import { eventually } from "./frame-server.ts";
+
+const highWater = 64 * 1024;
+
+function startErrorOf(host: string, port: number): StartError {
+  try {
+    listenTcp({ host, port, highWater }, () => {}).stop();
+  } catch (error) {
+    if (error instanceof StartError) return error;
+    throw error;
+  }
+  throw new Error("it could be listened on");
+}
+
+describe("listenTcp()", () => {
+  test("chooses a port for 0, and tells it", async () => {
+    const clients: Accepted[] = [];
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, (accepted) => {
+      accepted.channel.attach(new RecordingSink());
+      clients.push(accepted);
+    });
+    expect(listener.port).toBeGreaterThan(0);
+    const socket = connect({ host: "127.0.0.1", port: listener.port });
+    await eventually(() => clients.length === 1);
+    expect(clients[0]?.address).toBe("127.0.0.1");
+    socket.destroy();
+    listener.stop();
+  });
+
+  test("accepts nobody after stop, and keeps those who are connected", async () => {
+    const sinks: RecordingSink[] = [];
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, ({ channel }) => {
+      const sink = new RecordingSink();
+      channel.attach(sink);
+      sinks.push(sink);
+    });
+    const { port } = listener;
+    const first = connect({ host: "127.0.0.1", port });
+    await eventually(() => sinks.length === 1);
+    listener.stop();
+
+    const refused = Promise.withResolvers<unknown>();
+    connect({ host: "127.0.0.1", port }).on("error", refused.resolve);
+    expect(await refused.promise).toMatchObject({ code: "ECONNREFUSED" });
+
+    first.write("still here");
+    await eventually(() => sinks[0]?.length === 10);
+    first.destroy();
+    await settle();
+  });
+
+  test("throws PORT_IN_USE on a port that somebody listens on, with another port as hint", () => {
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, () => {});
+    const error = startErrorOf("127.0.0.1", listener.port);
+    expect(error.code).toBe("PORT_IN_USE");
+    expect(error.message).toContain(`127.0.0.1:${listener.port}`);
+    expect(error.hint).toContain("--port");
+    expect(error.hint).not.toContain(`--port ${listener.port}`);
+    expect(error.cause).toBeInstanceOf(Error);
+    listener.stop();
+  });
+
+  test.each(["203.0.113.7", "nonexist.invalid"])(
+    "throws BAD_ADDRESS on %s, which is not of this machine",
+    (host) => {
+      const error = startErrorOf(host, 0);
+      expect(error.code).toBe("BAD_ADDRESS");
+      expect(error.message).toContain(host);
+      expect(error.hint).toContain("--host");
+    },
+  );
+
+  test("puts an IPv6 address into brackets in what it says", () => {
+    expect(startErrorOf("2001:db8::7", 1).message).toContain("[2001:db8::7]:1");
+  });
+});
