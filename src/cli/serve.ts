@@ -154,17 +154,19 @@ function summarize(stats: Stats, log: Logger): ReturnType<typeof setInterval> {
 /**
  * Resolves at the first SIGINT or SIGTERM; another one then ends the process at once.
  *
- * `bun run` passes on the SIGINT that the terminal has sent to us already, so one Ctrl-C comes twice.
+ * A package script's runner passes on the SIGINT that the terminal has sent to us already, so there one
+ * Ctrl-C comes twice.
  */
 function untilSignal(): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
+  const echoes = process.env["npm_lifecycle_event"] === "start";
   let first: { readonly signal: NodeJS.Signals; readonly at: number } | undefined;
   const onSignal = (signal: NodeJS.Signals): void => {
     const now = performance.now();
     if (first === undefined) {
       first = { signal, at: now };
       resolve();
-    } else if (signal !== "SIGINT" || first.signal !== "SIGINT" || now - first.at > ECHO_MS) {
+    } else if (!echoes || signal !== first.signal || now - first.at > ECHO_MS) {
       process.exit(EXIT_SECOND_SIGNAL);
     }
   };

@@ -2,7 +2,7 @@ import { formatBytes } from "../core/bytes.ts";
 import type { SessionEvent, SessionView } from "../core/events.ts";
 import type { LogFields, Logger } from "../core/logger.ts";
 
-/** A reason why clients get no data centre is said again only after this time, in milliseconds. */
+/** Why clients get no data centre is said again only after this time, in milliseconds. */
 const REPEAT_MS = 60_000;
 
 /**
@@ -16,7 +16,7 @@ export class SessionLog {
   readonly #verbose: boolean;
   readonly #now: () => number;
   /** By target: two dozen at most. */
-  readonly #noRoute = new Map<string, { message: string; saidAt: number; repeats: number }>();
+  readonly #noRoute = new Map<string, { saidAt: number; repeats: number }>();
 
   constructor(log: Logger, options: { readonly verbose: boolean; readonly now?: () => number }) {
     this.#log = log;
@@ -70,16 +70,16 @@ export class SessionLog {
     }
   }
 
-  /** Clients try again every second; the reason is worth a line when it is new, and then once a minute. */
+  /** Clients try again every second, and each time the words may differ a little: one line a minute. */
   #sayNoRoute(target: string, message: string): void {
     const now = this.#now();
     const last = this.#noRoute.get(target);
-    if (last !== undefined && last.message === message && now - last.saidAt < REPEAT_MS) {
+    if (last !== undefined && now - last.saidAt < REPEAT_MS) {
       last.repeats += 1;
       return;
     }
-    const repeated = last !== undefined && last.repeats > 0 ? ` (and ${last.repeats} times before)` : "";
-    this.#noRoute.set(target, { message, saidAt: now, repeats: 0 });
+    const repeated = last !== undefined && last.repeats > 0 ? ` (and ${last.repeats} times in the last minute)` : "";
+    this.#noRoute.set(target, { saidAt: now, repeats: 0 });
     this.#log.warn(`${message}${repeated}`);
   }
 
