@@ -1,4 +1,4 @@
-import { writeSync } from "node:fs";
+import { rmSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type ConsolaInstance, createConsola, LogLevels, type LogObject } from "consola/core";
 import type { RotatingFileStream } from "rotating-file-stream";
@@ -138,9 +138,10 @@ async function openFile({ path, maxBytes, backups }: LogFileOptions): Promise<Ro
   const { createStream } = await import("rotating-file-stream");
   const stream = createStream(path, {
     size: `${Math.max(1, Math.round(maxBytes / 1024))}K`,
-    rotate: Math.max(1, backups),
+    rotate: Math.max(1, backups), // the library cannot keep none
     mode: 0o600,
   });
+  if (backups === 0) stream.on("rotated", (old) => rmSync(old, { force: true }));
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   stream.once("open", () => resolve());
   stream.once("error", reject);
