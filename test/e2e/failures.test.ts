@@ -51,28 +51,27 @@ async function closedPort(): Promise<number> {
   return typeof address === "object" && address !== null ? address.port : 1;
 }
 
-async function isDropped(dc: DcNumber): Promise<void> {
-  using client = await RawClient.open({ port: proxy.port, secret: proxy.secret, dcId: dc });
+async function isDropped(by: ProxyProcess, dc: DcNumber): Promise<void> {
+  using client = await RawClient.open({ port: by.port, secret: by.secret, dcId: dc });
   await client.until(() => client.ended || client.closed, "the client is dropped", CHAIN_LIMIT_MS);
   expect(client.received).toBe(0);
 }
 
-/** Lets two clients fail, and expects one line about it that matches `reason`. */
-async function expectRefusal(dc: DcNumber, reason: RegExp): Promise<void> {
-  const from = proxy.stderr.length;
-  await Promise.all([isDropped(dc), isDropped(dc)]);
-  await isDropped(dc);
-  const lines = proxy.stderr.slice(from).split("\n");
-  const warnings = lines.filter((line) => line.includes(" warn ") && line.includes(`DC ${dc}:`));
-  expect(warnings).toEqual([expect.stringMatching(reason)]);
-  expect(proxy.running).toBe(true);
+/** Lets three clients fail, and expects one line about it that matches `reason`. */
+async function expectRefusal(by: ProxyProcess, dc: DcNumber, reason: RegExp): Promise<void> {
+  await Promise.all([isDropped(by, dc), isDropped(by, dc)]);
+  await isDropped(by, dc);
+  await by.logged(new RegExp(`warn .*DC ${dc}:`));
+  const lines = by.stderr.split("\n").filter((line) => line.includes(`DC ${dc}:`));
+  expect(lines).toEqual([expect.stringMatching(reason)]);
+  expect(by.running).toBe(true);
 }
 
 /** Has a client served, which shows that what came before has done no harm. */
-async function expectService(): Promise<void> {
+async function expectService(by: ProxyProcess): Promise<void> {
   stub.reset();
   stub.onPacket = ({ payload }) => [payload];
-  using client = await RawClient.open({ port: proxy.port, secret: proxy.secret, dcId: 2 });
+  using client = await RawClient.open({ port: by.port, secret: by.secret, dcId: 2 });
   client.sendPacket(Uint8Array.of(1, 2, 3, 4));
   expect((await client.readPacket()).payload.toHex()).toBe("01020304");
 }
@@ -89,7 +88,7 @@ describe.concurrent("a data centre that cannot be reached drops its client, and 
     ["the certificate is for another name", 5, /kws5.*(?:ALTNAME|name)/i],
     ["nobody listens", 203, /connection refused/],
   ];
-  for (const [name, dc, reason] of cases) it(name, () => expectRefusal(dc, reason), 2 * TEST_LIMIT_MS);
+  for (const [name, dc, reason] of cases) it(name, () => expectRefusal(proxy, dc, reason), 2 * TEST_LIMIT_MS);
 });
 
 describe("a data centre that refuses drops its client, and the log says once that", () => {
@@ -104,9 +103,10 @@ describe("a data centre that refuses drops its client, and the log says once tha
   ];
   for (const [name, behaviour, reason] of upgrades) {
     it(name, async () => {
+      await using fresh = await ProxyProcess.start({ stub });
       stub.upgrade = () => behaviour;
-      await expectRefusal(2, reason);
-      await expectService();
+      await expectRefusal(fresh, 2, reason);
+      await expectService(fresh);
     });
   }
 
@@ -118,9 +118,10 @@ describe("a data centre that refuses drops its client, and the log says once tha
     it(
       name,
       async () => {
+        await using fresh = await ProxyProcess.start({ stub });
         stub.accept = () => behaviour;
-        await expectRefusal(2, /kws2/);
-        await expectService();
+        await expectRefusal(fresh, 2, /kws2/);
+        await expectService(fresh);
       },
       TEST_LIMIT_MS,
     );
@@ -130,28 +131,28 @@ describe("a data centre that refuses drops its client, and the log says once tha
 describe("a data centre that gives up", () => {
   it("right after the upgrade drops its client", async () => {
     stub.onOpen = (connection) => connection.end();
-    await isDropped(2);
-    await expectService();
+    await isDropped(proxy, 2);
+    await expectService(proxy);
   });
 
   it("by a close frame right after the upgrade drops its client", async () => {
     stub.onOpen = (connection) => connection.close(1011);
-    await isDropped(2);
-    await expectService();
+    await isDropped(proxy, 2);
+    await expectService(proxy);
   });
 
   it("after the init drops its client", async () => {
     stub.onInit = (connection) => connection.close();
-    await isDropped(2);
-    await expectService();
+    await isDropped(proxy, 2);
+    await expectService(proxy);
   });
 
   it("by a reset after the init drops its client, and the log names the reason", async () => {
-    const from = proxy.stderr.length;
+    await using fresh = await ProxyProcess.start({ stub });
     stub.onInit = (connection) => connection.reset();
-    await isDropped(2);
-    expect(proxy.stderr.slice(from)).toMatch(/reason=upstream-(?:closed|error)/);
-    await expectService();
+    await isDropped(fresh, 2);
+    await fresh.logged(/reason=upstream-(?:closed|error)/);
+    await expectService(fresh);
   });
 
   it("by a reset in the middle of packets drops its client", async () => {
@@ -162,13 +163,13 @@ describe("a data centre that gives up", () => {
     using client = await RawClient.open({ port: proxy.port, secret: proxy.secret, dcId: 2 });
     for (let count = 0; count < 50; count += 1) client.sendPacket(new Uint8Array(1_000));
     await client.until(() => client.ended || client.closed, "the client is dropped");
-    await expectService();
+    await expectService(proxy);
   });
 
   it("by sending what is no WebSocket frame drops its client", async () => {
     stub.onInit = (connection) => connection.sendRaw(Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff));
-    await isDropped(2);
-    await expectService();
+    await isDropped(proxy, 2);
+    await expectService(proxy);
   });
 
   it("by silence keeps its client until that leaves", async () => {

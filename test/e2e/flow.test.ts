@@ -186,12 +186,11 @@ describe("an end", () => {
   it("of the client's sending does not stop what is on its way to it", async () => {
     const { client, connection } = await open();
     using _ = client;
-    connection.answerClose = false;
+    client.sendPacket(Uint8Array.of(1, 2, 3, 4));
     client.end();
-    await connection.until(() => connection.closeCode !== undefined, "a close frame");
+    await connection.until(() => connection.received === 8, "the last packet");
     const digest = await new Push(down(connection), 8 * MIB).done;
-    connection.close();
-    connection.end();
+    await connection.until(() => connection.closeCode !== undefined, "a close frame");
     await client.until(() => client.ended, "the end");
     expect(client.received).toBe(8 * MIB);
     expect(client.digest).toBe(digest);

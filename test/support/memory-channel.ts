@@ -9,7 +9,8 @@ const onNextTurn = setImmediate;
  *
  * What is written is copied into a queue and delivered, one write a turn of the event loop, while the peer
  * listens and is not paused. The queue is the backpressure: from `highWater` on the writer is congested, and
- * `onDrain` follows when the peer has taken it. When both ends have ended, both close.
+ * `onDrain` follows when the peer has taken it. When both ends have ended, both close; when one end closes,
+ * both do as soon as the peer has taken what was sent to it.
  */
 export class MemoryChannel implements Channel {
   /** How often {@link Channel.ping} was called. */
@@ -24,6 +25,7 @@ export class MemoryChannel implements Channel {
   #endDelivered = false;
   #paused = false;
   #ending = false;
+  #closing = false;
   #announceDrain = false;
   #closed: { readonly error: Error | undefined } | undefined;
   #closeDelivered = false;
@@ -64,6 +66,7 @@ export class MemoryChannel implements Channel {
   write(bytes: Uint8Array): void {
     const peer = this.#peer;
     if (this.#ending || this.#closed !== undefined || peer === undefined || bytes.length === 0) return;
+    if (peer.#closing) return; // it takes what comes, and looks at none of it
     peer.#inbox.push(Uint8Array.from(bytes));
     peer.#inboxBytes += bytes.length;
     peer.#plan();
@@ -90,6 +93,16 @@ export class MemoryChannel implements Channel {
     this.#ending = true;
     peer.#inboxEnded = true;
     peer.#plan();
+    this.#plan();
+  }
+
+  close(): void {
+    if (this.#closing || this.#closed !== undefined) return;
+    this.end();
+    this.#closing = true;
+    this.#inbox = [];
+    this.#inboxBytes = 0;
+    if (this.#peer !== undefined) this.#peer.#plan(); // it may be waiting for this end to take more
     this.#plan();
   }
 
@@ -134,6 +147,11 @@ export class MemoryChannel implements Channel {
       return;
     }
     const peer = this.#peer;
+    if (this.#closing && this.undelivered === 0 && peer !== undefined) {
+      this.#close(undefined);
+      peer.#close(undefined);
+      return;
+    }
     const chunk = this.#paused ? undefined : this.#inbox.shift();
     if (chunk !== undefined) {
       this.#inboxBytes -= chunk.length;

@@ -263,6 +263,49 @@ describe("openFirst() and cooldowns", () => {
     expect(cooldowns.cooling("two")).toBe(false);
   });
 
+  test("cools one that was overtaken in spite of its head start, as a TIMEOUT", async () => {
+    const [one, two] = [new ManualRoute("one"), new ManualRoute("two")];
+    const cooldowns = new Cooldowns(() => performance.now());
+    const run = start([one, two], { cooldowns });
+    jest.advanceTimersByTime(HEAD_START_MS);
+    two.succeed();
+    await run.result;
+    one.fail(refusal("ABORTED"));
+    await settle();
+    expect(cooldowns.cooling("one")).toBe(true);
+    expect(cooldowns.cooling("two")).toBe(false);
+    expect(run.failures).toEqual([]);
+    jest.advanceTimersByTime(29_999);
+    expect(cooldowns.cooling("one")).toBe(true);
+    jest.advanceTimersByTime(1);
+    expect(cooldowns.cooling("one")).toBe(false);
+  });
+
+  test("does not cool one that had less than its head start", async () => {
+    const [one, two, three] = [new ManualRoute("one"), new ManualRoute("two"), new ManualRoute("three")];
+    const run = start([one, two, three]);
+    jest.advanceTimersByTime(HEAD_START_MS);
+    one.fail(refusal("REFUSED"));
+    await settle();
+    expect(three.started).toBe(true);
+    jest.advanceTimersByTime(HEAD_START_MS - 1);
+    three.succeed();
+    await run.result;
+    expect(run.cooldowns.cooling("two")).toBe(false);
+  });
+
+  test("leaves the cooldown of a loser alone when the caller has left", async () => {
+    const [one, two] = [new ManualRoute("one"), new ManualRoute("two")];
+    const caller = new AbortController();
+    const run = start([one, two], { signal: caller.signal });
+    jest.advanceTimersByTime(HEAD_START_MS);
+    caller.abort();
+    two.succeed();
+    await noRoute(run);
+    await settle();
+    expect(run.cooldowns.cooling("one")).toBe(false);
+  });
+
   test("tries an only route although it is cooling", async () => {
     const one = new ManualRoute("one");
     const cooldowns = new Cooldowns();

@@ -51,6 +51,18 @@ describe("Cooldowns", () => {
     expect(cooldowns.cooling("one")).toBe(true);
   });
 
+  test("keeps the longer of two cooldowns, whichever comes first", () => {
+    const { cooldowns, pass } = startClock();
+    cooldowns.failed("one", "REDIRECT");
+    cooldowns.failed("one", "TIMEOUT");
+    cooldowns.failed("two", "TIMEOUT");
+    cooldowns.failed("two", "REDIRECT");
+    pass(599_999);
+    expect(["one", "two"].map((endpoint) => cooldowns.cooling(endpoint))).toEqual([true, true]);
+    pass(1);
+    expect(["one", "two"].map((endpoint) => cooldowns.cooling(endpoint))).toEqual([false, false]);
+  });
+
   test("ends with success", () => {
     const { cooldowns } = startClock();
     cooldowns.failed("one", "REDIRECT");

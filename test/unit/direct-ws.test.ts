@@ -62,6 +62,13 @@ describe("DirectWsRoute.endpoint()", () => {
     );
   });
 
+  test("tells the test environment apart, which shares names and addresses with the other", () => {
+    expect(newRoute("preferred").endpoint(target({ test: true }))).toBe("kws2.web.telegram.org (test)");
+    expect(newRoute("alternate", pinned).endpoint(target({ media: true, test: true }))).toBe(
+      "kws2.web.telegram.org (test) at 192.0.2.2",
+    );
+  });
+
   test("takes DC 203 to the address of DC 2, unless it has its own", () => {
     expect(newRoute("preferred", pinned).endpoint(target({ dc: 203 }))).toBe(
       "kws2.web.telegram.org at 192.0.2.2",

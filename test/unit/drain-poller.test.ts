@@ -83,7 +83,7 @@ describe("DrainPoller", () => {
     expect(queue.lookedAt.length).toBe(2);
   });
 
-  test.failing("goes on looking at a queue that becomes long again while it is looked at", () => {
+  test("goes on looking at a queue that becomes long again while it is looked at", () => {
     const poller = new DrainPoller();
     let looks = 0;
     const queue: Drainable = {

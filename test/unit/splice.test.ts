@@ -188,7 +188,7 @@ describe("Splice, at the end", () => {
     expect(await splice.ended).not.toHaveProperty("error");
   });
 
-  test.failing("says that the client closed first when it was the first to end", async () => {
+  test("says that the client closed first when it was the first to end", async () => {
     const { splice, app, telegram, telegramHears } = setUp();
     app.end();
     await telegramHears.until((sink) => sink.heard("end"));
@@ -196,7 +196,7 @@ describe("Splice, at the end", () => {
     expect(await splice.ended).toEqual({ endedBy: "client" });
   });
 
-  test.failing("says that the upstream closed first when it was the first to end", async () => {
+  test("says that the upstream closed first when it was the first to end", async () => {
     const { splice, app, appHears, telegram } = setUp();
     telegram.end();
     await appHears.until((sink) => sink.heard("end"));
@@ -222,7 +222,7 @@ describe("Splice, at the end", () => {
     expect(telegramHears.length).toBe(50_000);
   });
 
-  test("delivers what was sent before the upstream's connection dropped, then ends the client", async () => {
+  test("delivers what was sent before the upstream's connection dropped, then closes the client", async () => {
     const { splice, app, appHears, telegram, upstreamSide } = setUp();
     app.pause();
     for (let sent = 0; sent < 8; sent += 1) telegram.write(new Uint8Array(1_000));
@@ -231,25 +231,38 @@ describe("Splice, at the end", () => {
     await settle();
     expect(upstreamSide.closed).toBe(true);
     app.resume();
-    await appHears.until((sink) => sink.heard("end"));
-    expect(appHears.length).toBe(8_000);
     expect(splice.closing).toBe(true);
-    app.end();
+    await appHears.until((sink) => sink.heard("close"));
+    expect(appHears.length).toBe(8_000);
+    expect(appHears.error).toBeUndefined();
     expect(await splice.ended).toMatchObject({
       endedBy: "upstream",
       error: { message: "connection reset by peer" },
     });
   });
 
-  test("says who closed first when the client's connection drops, and reads the upstream to its end", async () => {
+  test("delivers what the client sent before its connection dropped, then closes the upstream", async () => {
+    const { splice, app, clientSide, telegram, telegramHears } = setUp();
+    telegram.pause();
+    for (let sent = 0; sent < 8; sent += 1) app.write(new Uint8Array(1_000));
+    await settle(100);
+    app.destroy();
+    await settle();
+    expect(clientSide.closed).toBe(true);
+    telegram.resume();
+    await telegramHears.until((sink) => sink.heard("close"));
+    expect(telegramHears.length).toBe(8_000);
+    expect(await splice.ended).toMatchObject({ endedBy: "client", error: expect.any(Error) });
+  });
+
+  test("closes the upstream of a client that is gone, also while it is paused and still sending", async () => {
     const { splice, app, telegram, telegramHears, upstreamSide } = setUp();
     app.pause();
     for (let sent = 0; sent < 100; sent += 1) telegram.write(new Uint8Array(1_000));
     await settle(300);
     expect(upstreamSide.paused).toBe(true);
     app.destroy();
-    await telegramHears.until((sink) => sink.heard("end"));
-    telegram.end();
+    await telegramHears.until((sink) => sink.heard("close"));
     expect(await splice.ended).toMatchObject({ endedBy: "client", error: expect.any(Error) });
   });
 
@@ -267,8 +280,22 @@ describe("Splice, at the end", () => {
       counts,
       early: new Uint8Array(0),
     });
-    await settle();
-    telegram.end();
+    expect(await splice.ended).toEqual({ endedBy: "client" });
+  });
+
+  test("keeps the error of a side that ended first and broke later", async () => {
+    const { splice, app, telegramHears } = setUp();
+    app.end();
+    await telegramHears.until((sink) => sink.heard("end"));
+    app.destroy();
+    expect(await splice.ended).toMatchObject({ endedBy: "client", error: expect.any(Error) });
+  });
+
+  test("does not blame the side that ended first for the other one that broke later", async () => {
+    const { splice, app, telegram, telegramHears } = setUp();
+    app.end();
+    await telegramHears.until((sink) => sink.heard("end"));
+    telegram.destroy();
     expect(await splice.ended).toEqual({ endedBy: "client" });
   });
 

@@ -1,0 +1,162 @@
+import { describe, expect, test } from "bun:test";
+import { isIP } from "node:net";
+import fc from "fast-check";
+import { type Config, MAX_SECRETS, parseConfig } from "../../src/config/config.ts";
+import { FIELDS, type Field, type FieldName, type RawConfig } from "../../src/config/fields.ts";
+import { readFlags } from "../../src/config/read-flags.ts";
+import { ConfigError } from "../../src/core/errors.ts";
+import { DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
+
+const RUNS = { seed: 20_253, numRuns: 3_000 };
+const NAMES = Object.keys(FIELDS) as FieldName[];
+const fieldOf = (name: FieldName): Field => FIELDS[name];
+
+const text = fc.oneof(
+  fc.string({ unit: "binary", maxLength: 40 }),
+  fc.string({ unit: "grapheme-ascii", maxLength: 20 }),
+  fc.constantFrom("", "-", "--", "=", ":", "__proto__", "constructor", "\0", "\ud800"),
+);
+const hexSecret = fc.uint8Array({ minLength: 16, maxLength: 16 }).map((key) => key.toHex());
+const address = fc.oneof(
+  fc.ipV4(),
+  fc.ipV6(),
+  fc.ipV6().map((ip) => `[${ip}]`),
+  fc.domain(),
+);
+
+/** What could stand for a value, mostly nearly right. */
+const value = fc.oneof(
+  text,
+  fc.integer({ min: -2, max: 70_000 }).map(String),
+  fc.double().map(String),
+  address,
+  hexSecret,
+  fc.tuple(fc.constantFrom("", "dd", "ee", "ann:", ":", "a b:"), hexSecret).map((parts) => parts.join("")),
+  fc.uint8Array({ maxLength: 40 }).map((bytes) => bytes.toBase64()),
+  fc
+    .tuple(fc.integer({ min: -1, max: 210 }), address, fc.option(fc.integer({ min: -1, max: 70_000 })))
+    .map(([dc, ip, port]) => (port === null ? `${dc}:${ip}` : `${dc}:${ip}:${port}`)),
+);
+
+const flag = fc.constantFrom(...NAMES).map((name) => `--${fieldOf(name).flag}`);
+const argument = fc.oneof(
+  { weight: 4, arbitrary: fc.tuple(flag, value).map(([left, right]) => [left, right]) },
+  { weight: 4, arbitrary: fc.tuple(flag, value).map(([left, right]) => [`${left}=${right}`]) },
+  {
+    weight: 2,
+    arbitrary: fc.constantFrom("-v", "--verbose", "--force-test-dc", "--no-tls-verify").map((word) => [word]),
+  },
+  { weight: 1, arbitrary: text.map((word) => [`--${word}`]) },
+  { weight: 1, arbitrary: fc.oneof(flag, text, value).map((word) => [word]) },
+);
+const argv = fc.array(argument, { maxLength: 6 }).map((words) => words.flat());
+
+/** What `parse` returns, or our complaint; any other error is thrown on. */
+function outcomeOf<T>(parse: () => T): { readonly value: T } | ConfigError {
+  try {
+    return { value: parse() };
+  } catch (error) {
+    if (error instanceof ConfigError) return error;
+    throw error;
+  }
+}
+
+function expectComplaint({ issues, code }: ConfigError): void {
+  expect(code).toBe("BAD_CONFIG");
+  expect(issues.length).toBeGreaterThan(0);
+  for (const { message, hint } of issues) {
+    expect(message).not.toBe("");
+    expect(hint).not.toBe("");
+  }
+}
+
+function expectSound(config: Config): void {
+  expect(config.host).not.toBe("");
+  expect(config.port).toBeWithin(0, 65_536);
+  expect(config.poolSize).toBeWithin(0, 65);
+  expect(config.queueBytes).toBeWithin(4 * 1024, 16 * 1024 * 1024 + 1);
+  expect(config.secrets.length).toBeLessThanOrEqual(MAX_SECRETS);
+  expect(config.secrets.every(({ key, name }) => key.length === 16 && name !== "")).toBe(true);
+  expect(new Set(config.secrets.map(({ name }) => name)).size).toBe(config.secrets.length);
+  for (const [dc, { ip, port }] of config.dcAddresses) {
+    expect(DC_NUMBERS).toContain(dc as (typeof DC_NUMBERS)[number]);
+    expect(isIP(ip)).not.toBe(0);
+    expect(port).toBeWithin(1, 65_536);
+  }
+  if (config.logFile === undefined) return;
+  expect(config.logFile.path).not.toBe("");
+  expect(config.logFile.backups).toBeWithin(0, 101);
+  expect(config.logFile.maxBytes).toBeWithin(30_000, 10_000 * 1024 * 1024 + 1);
+}
+
+describe("readFlags() and parseConfig()", () => {
+  test("give a configuration, or a ConfigError, for any command line", () => {
+    let sound = 0;
+    fc.assert(
+      fc.property(argv, (words) => {
+        const outcome = outcomeOf(() => parseConfig(readFlags(words, NAMES)));
+        if (outcome instanceof ConfigError) return expectComplaint(outcome);
+        sound += 1;
+        expectSound(outcome.value);
+      }),
+      RUNS,
+    );
+    expect(sound).toBeGreaterThan(RUNS.numRuns / 20);
+  });
+
+  test("read the same from --flag value and --flag=value", () => {
+    const pairs = fc.array(
+      fc.tuple(
+        fc.constantFrom(...NAMES.filter((name) => fieldOf(name).kind === "list")),
+        value.filter((word) => !word.startsWith("--")),
+      ),
+      { maxLength: 6 },
+    );
+    fc.assert(
+      fc.property(pairs, (settings) => {
+        const apart = settings.flatMap(([name, word]) => [`--${fieldOf(name).flag}`, word]);
+        const joined = settings.map(([name, word]) => `--${fieldOf(name).flag}=${word}`);
+        expect(readFlags(apart, NAMES)).toEqual(readFlags(joined, NAMES));
+      }),
+      RUNS,
+    );
+  });
+});
+
+describe("parseConfig()", () => {
+  test("gives a configuration, or a ConfigError, for any texts", () => {
+    const raw = fc.record(
+      Object.fromEntries(NAMES.map((name) => [name, fc.array(value, { minLength: 1, maxLength: 3 })])),
+      { requiredKeys: [] },
+    ) as fc.Arbitrary<RawConfig>;
+    fc.assert(
+      fc.property(raw, (settings) => {
+        const outcome = outcomeOf(() => parseConfig(settings));
+        if (outcome instanceof ConfigError) expectComplaint(outcome);
+        else expectSound(outcome.value);
+      }),
+      RUNS,
+    );
+  });
+
+  test("quotes no secret, whatever is wrong with it", () => {
+    const damage = fc.constantFrom<(secret: string) => string>(
+      (secret) => `${secret}0`,
+      (secret) => `${secret}00`,
+      (secret) => `ee${secret}`,
+      (secret) => `${secret}?`,
+      (secret) => `ann:bob:${secret}`,
+      (secret) => `a name:${secret}`,
+      (secret) => ` ${secret}.`,
+    );
+    fc.assert(
+      fc.property(hexSecret, damage, (secret, spoil) => {
+        fc.pre(!secret.startsWith("dd")); // one byte more makes a good one of it
+        const outcome = outcomeOf(() => parseConfig({ secret: [spoil(secret)] }));
+        if (!(outcome instanceof ConfigError)) throw new Error("unreachable: it is damaged");
+        expect(JSON.stringify([outcome.message, outcome.issues])).not.toContain(secret);
+      }),
+      RUNS,
+    );
+  });
+});

@@ -1,0 +1,203 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { StartError } from "../../src/core/errors.ts";
+import { createLogger, formatLine, type LogFileOptions } from "../../src/observe/log.ts";
+
+const SOURCE = resolve(import.meta.dir, "../../src/observe/log.ts");
+const KIB = 1024;
+
+let folder: string;
+let path: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "tgws-log-"));
+  path = join(folder, "tgws.log");
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+interface Printed {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `body` with a `log` in a program of its own, whose standard error is a pipe. */
+async function runWithLog(
+  body: string,
+  options: { readonly verbose?: boolean; readonly file?: LogFileOptions } = {},
+): Promise<Printed> {
+  const { verbose = false, file } = options;
+  const script = `
+    import { createLogger } from ${JSON.stringify(SOURCE)};
+    const log = await createLogger({ verbose: ${verbose}, file: ${JSON.stringify(file)} });
+    ${body}
+  `;
+  const program = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "pipe" });
+  const [code, stdout, stderr] = await Promise.all([
+    program.exited,
+    program.stdout.text(),
+    program.stderr.text(),
+  ]);
+  return { code, stdout, stderr };
+}
+
+/** Writes 100 lines of about 1 KiB, so that the last one begins with `099`. */
+const WRITE_100_KIB = `
+  for (let line = 0; line < 100; line += 1) {
+    log.info(String(line).padStart(3, "0").padEnd(${KIB - 40}, "."));
+    await Bun.sleep(1);
+  }
+  await log.close();
+`;
+
+/** The numbers of the lines of {@link WRITE_100_KIB} in a file. */
+function numbersIn(file: string): number[] {
+  return [...readFileSync(file, "utf8").matchAll(/INFO {2}(\d{3})\./g)].map(([, digits]) => Number(digits));
+}
+
+const upTo = (least: number, most: number): number[] =>
+  Array.from({ length: most - least + 1 }, (_, at) => least + at);
+
+describe("formatLine()", () => {
+  test("puts the fields behind the message", () => {
+    expect(formatLine("ended", { session: 7, warm: true, reason: "idle" })).toBe(
+      "ended session=7 warm=true reason=idle",
+    );
+  });
+
+  test("leaves out what is undefined", () => {
+    expect(formatLine("ended", { error: undefined })).toBe("ended");
+    expect(formatLine("ended")).toBe("ended");
+  });
+
+  test("quotes values with spaces, quotes, equals signs and line breaks", () => {
+    expect(formatLine("x", { a: "DC 4", b: 'say "no"', c: "k=v", d: "1\n2", e: "" })).toBe(
+      'x a="DC 4" b="say \\"no\\"" c="k=v" d="1\\n2" e=',
+    );
+  });
+
+  // A message may quote what a server said; each line of the log is one event.
+  test.failing("makes spaces of the line breaks of a message", () => {
+    expect(formatLine("first\nsecond\r\nthird")).toBe("first second third");
+  });
+});
+
+describe("createLogger()", () => {
+  test("writes plain lines to standard error when it is a pipe, and none to standard output", async () => {
+    const { code, stdout, stderr } = await runWithLog(`
+      log.info("one", { session: 7 });
+      log.warn("two");
+      log.error("three");
+      log.debug("four");
+    `);
+    expect(code).toBe(0);
+    expect(stdout).toBe("");
+    expect(stderr).toMatch(
+      /^\d\d:\d\d:\d\d info {2}one session=7\n\d\d:\d\d:\d\d warn {2}two\n\d\d:\d\d:\d\d error three\n$/,
+    );
+  });
+
+  test("writes debug lines when it is verbose", async () => {
+    const { stderr } = await runWithLog(`log.debug("four", { dc: "DC 4" });`, { verbose: true });
+    expect(stderr).toMatch(/^\d\d:\d\d:\d\d debug four dc="DC 4"\n$/);
+  });
+
+  test("writes what is left when the program exits at once", async () => {
+    const { stderr } = await runWithLog(`log.info("last words"); process.exit(3);`);
+    expect(stderr).toEndWith(" last words\n");
+  });
+
+  test("writes the same lines to a file, with the date", async () => {
+    const file = { path, maxBytes: 1024 * KIB, backups: 0 };
+    const { stderr } = await runWithLog(
+      `log.info("one", { session: 7 }); log.debug("two"); log.error("three"); await log.close();`,
+      { file },
+    );
+    expect(readFileSync(path, "utf8")).toMatch(
+      /^\d{4}-\d\d-\d\dT[\d:.]+Z INFO {2}one session=7\n\d{4}-\d\d-\d\dT[\d:.]+Z ERROR three\n$/,
+    );
+    expect(stderr.split("\n")).toHaveLength(3);
+    if (process.platform !== "win32") expect(statSync(path).mode & 0o777).toBe(0o600);
+  });
+
+  test("goes on in a file that is there already", async () => {
+    writeFileSync(path, "before\n");
+    const file = { path, maxBytes: 1024 * KIB, backups: 0 };
+    await runWithLog(`log.info("after"); await log.close();`, { file });
+    expect(readFileSync(path, "utf8")).toMatch(/^before\n.* INFO {2}after\n$/);
+  });
+
+  test("throws FILE when the file cannot be written", async () => {
+    const blocked = join(folder, "file");
+    writeFileSync(blocked, "");
+    for (const bad of [join(blocked, "tgws.log"), folder]) {
+      const made = createLogger({ verbose: false, file: { path: bad, maxBytes: KIB, backups: 0 } });
+      const error: unknown = await made.catch((caught: unknown) => caught);
+      expect(error).toBeInstanceOf(StartError);
+      expect(error).toMatchObject({ code: "FILE", hint: "choose another file: --log-file" });
+    }
+  });
+});
+
+describe("createLogger(), a file that gets too big", () => {
+  test("keeps as many old files as it was told, the newest as .1, and loses no line of those", async () => {
+    await runWithLog(WRITE_100_KIB, { file: { path, maxBytes: 20 * KIB, backups: 2 } });
+    expect(readdirSync(folder).sort()).toEqual(["tgws.log", "tgws.log.1", "tgws.log.2"]);
+    const kept = [`${path}.2`, `${path}.1`, path].flatMap(numbersIn);
+    expect(kept).toEqual(upTo(100 - kept.length, 99));
+    expect(kept.length).toBeGreaterThanOrEqual(40);
+    for (const old of [`${path}.1`, `${path}.2`]) {
+      expect(statSync(old).size).toBeGreaterThan(18 * KIB);
+      expect(statSync(old).size).toBeLessThan(24 * KIB);
+    }
+    expect(statSync(path).size).toBeLessThan(24 * KIB);
+  });
+
+  test("keeps every line while there are files left for them", async () => {
+    await runWithLog(WRITE_100_KIB, { file: { path, maxBytes: 30 * KIB, backups: 10 } });
+    const olds = upTo(1, 10)
+      .map((number) => `${path}.${number}`)
+      .filter((old) => existsSync(old));
+    expect(olds.length).toBe(3);
+    expect([...olds.reverse(), path].flatMap(numbersIn)).toEqual(upTo(0, 99));
+  });
+
+  test("keeps no old file with 0 backups, and goes on in a new one", async () => {
+    await runWithLog(WRITE_100_KIB, { file: { path, maxBytes: 20 * KIB, backups: 0 } });
+    expect(readdirSync(folder)).toEqual(["tgws.log"]);
+    const kept = numbersIn(path);
+    expect(kept).toEqual(upTo(100 - kept.length, 99));
+    expect(statSync(path).size).toBeLessThan(24 * KIB);
+  });
+
+  test("starts a new file at once when the old one of a former start is too big", async () => {
+    writeFileSync(path, "x".repeat(50 * KIB));
+    await runWithLog(`log.info("hello"); await log.close();`, {
+      file: { path, maxBytes: 20 * KIB, backups: 1 },
+    });
+    expect(statSync(`${path}.1`).size).toBeGreaterThanOrEqual(50 * KIB);
+    expect(statSync(path).size).toBeLessThan(KIB);
+  });
+
+  test("does not stop the program when the folder disappears", async () => {
+    const { code, stderr } = await runWithLog(
+      `
+        const { rmSync } = await import("node:fs");
+        for (let line = 0; line < 40; line += 1) {
+          log.info("x".repeat(1000));
+          if (line === 5) rmSync(${JSON.stringify(folder)}, { recursive: true });
+          await Bun.sleep(1);
+        }
+        await Bun.sleep(20);
+        log.info("still here");
+        await log.close();
+        process.exit(7);
+      `,
+      { file: { path, maxBytes: 10 * KIB, backups: 1 } },
+    );
+    expect(code).toBe(7);
+    expect(stderr).toContain("still here");
+  });
+});

@@ -1,0 +1,194 @@
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import packageJson from "../../package.json" with { type: "json" };
+import { run } from "../../src/cli/run.ts";
+import { FIELDS } from "../../src/config/fields.ts";
+
+const HEX = "00112233445566778899aabbccddeeff";
+
+let folder: string;
+let homeBefore: string | undefined;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "tgws-run-"));
+  homeBefore = process.env["TGWS_HOME"];
+  process.env["TGWS_HOME"] = folder;
+});
+afterEach(() => {
+  if (homeBefore === undefined) delete process.env["TGWS_HOME"];
+  else process.env["TGWS_HOME"] = homeBefore;
+  rmSync(folder, { recursive: true, force: true });
+});
+
+interface Result {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** Runs the command line in this process, with what it prints kept. */
+async function runTgws(...argv: readonly string[]): Promise<Result> {
+  const stdout: string[] = [];
+  const stderr: string[] = [];
+  const listeners = SIGNALS.map((signal) => process.listeners(signal));
+  const out = spyOn(console, "log").mockImplementation((text: string) => void stdout.push(`${text}\n`));
+  const err = spyOn(console, "error").mockImplementation((text: string) => void stderr.push(`${text}\n`));
+  try {
+    const code = await run(argv);
+    return { code, stdout: stdout.join(""), stderr: stderr.join("") };
+  } finally {
+    out.mockRestore();
+    err.mockRestore();
+    // A proxy that could not start has begun to wait for signals, since its process would be over.
+    for (const [at, signal] of SIGNALS.entries()) {
+      for (const listener of process.listeners(signal)) {
+        if (!listeners[at]?.includes(listener)) process.off(signal, listener);
+      }
+    }
+  }
+}
+
+describe("run()", () => {
+  test.each([[["--version"]], [["link", "--version"]], [["--port", "1", "--version"]]])(
+    "prints the version for %j",
+    async (argv) => {
+      expect(await runTgws(...argv)).toEqual({ code: 0, stdout: `${packageJson.version}\n`, stderr: "" });
+    },
+  );
+
+  test.each(["--help", "-h"])("prints the help for %s, with every flag and command", async (flag) => {
+    const { code, stdout, stderr } = await runTgws(flag);
+    expect(code).toBe(0);
+    expect(stderr).toBe("");
+    for (const field of Object.values(FIELDS)) expect(stdout).toContain(`--${field.flag}`);
+    for (const command of ["link", "secret"]) expect(stdout).toMatch(new RegExp(`^\\s+${command} `, "m"));
+    expect(stdout).not.toMatch(/[ \t]$/m);
+  });
+
+  test("prints the help of a command, with its own flags only", async () => {
+    const { code, stdout } = await runTgws("link", "--help");
+    expect(code).toBe(0);
+    expect(stdout).toContain("--secret");
+    expect(stdout).not.toContain("--pool-size");
+  });
+
+  test("prints a new secret for tgws secret", async () => {
+    const [one, other] = [await runTgws("secret"), await runTgws("secret")];
+    expect(one).toMatchObject({ code: 0, stderr: "" });
+    expect(one.stdout).toMatch(/^[0-9a-f]{32}\n$/);
+    expect(other.stdout).not.toBe(one.stdout);
+  });
+});
+
+describe("run(), tgws link", () => {
+  test("prints the links of the secret that is kept, the same each time", async () => {
+    const [first, second] = [await runTgws("link"), await runTgws("link")];
+    const kept = readFileSync(join(folder, "secret"), "utf8").trim();
+    expect(first).toMatchObject({ code: 0, stderr: "" });
+    expect(first.stdout).toContain(`tg://proxy?server=127.0.0.1&port=1443&secret=dd${kept}\n`);
+    expect(second.stdout).toBe(first.stdout);
+  });
+
+  test("prints those of given secrets, and keeps nothing", async () => {
+    const { stdout } = await runTgws("link", "--host", "192.0.2.7", "--port=8443", "--secret", `ann:${HEX}`);
+    expect(stdout).toContain(`https://t.me/proxy?server=192.0.2.7&port=8443&secret=dd${HEX}\n`);
+    expect(() => readFileSync(join(folder, "secret"))).toThrow();
+  });
+
+  test("exits with 1 when the kept secret is damaged", async () => {
+    writeFileSync(join(folder, "secret"), "?");
+    const { code, stdout, stderr } = await runTgws("link");
+    expect(code).toBe(1);
+    expect(stdout).toBe("");
+    expect(stderr).toStartWith(
+      `tgws: Cannot use the secret in ${join(folder, "secret")}: it is damaged\nhint: `,
+    );
+    expect(stderr.split("\n")).toHaveLength(3);
+  });
+});
+
+describe("run(), wrong use", () => {
+  test.each([
+    [["lnik"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
+    [["secrets"], "tgws: secrets: unknown command\nhint: did you mean secret?\n"],
+    [["serve"], "tgws: serve: unknown command\nhint: the commands are link, secret; none runs the proxy\n"],
+    [["lnik", "--help"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
+    [["--prot", "1443"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
+    [["link", "--pool-size", "1"], "tgws: --pool-size: unknown flag\nhint: tgws --help lists the flags\n"],
+    [["secret", "more"], "tgws: more: unexpected word\nhint: flags start with --; see tgws --help\n"],
+    [["--port"], "tgws: --port: needs a value\nhint: --port <port>\n"],
+    [["--port", "1", "link"], "tgws: link: unexpected word\nhint: flags start with --; see tgws --help\n"],
+    [["--port", "70000"], "tgws: --port: 70000: not a whole number from 0 to 65535\n"],
+    [["--verbose", "--port", "x"], "tgws: --port: x: not a whole number from 0 to 65535\n"],
+  ])("exits with 2 for %j, with a line for what is wrong and one for what to do", async (argv, stderr) => {
+    expect(await runTgws(...argv)).toEqual({ code: 2, stdout: "", stderr });
+  });
+
+  test("says everything that is wrong at once", async () => {
+    const { code, stderr } = await runTgws("--buf-kb", "0", "--pool-size", "x", "--dc-ip", "9:1.2.3.4");
+    expect(code).toBe(2);
+    expect(stderr.match(/^tgws: --[a-z-]+/gm)).toEqual([
+      "tgws: --dc-ip",
+      "tgws: --pool-size",
+      "tgws: --buf-kb",
+    ]);
+  });
+
+  test.failing.each(["constructor", "toString", "__proto__"])(
+    "does not take %s for a command",
+    async (word) => {
+      expect(await runTgws(word)).toMatchObject({
+        code: 2,
+        stderr: expect.stringContaining("unknown command"),
+      });
+    },
+  );
+});
+
+describe("run(), a proxy that cannot start", () => {
+  test("exits with 1 when its port is taken, and says which to take", async () => {
+    using other = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const { code, stdout, stderr } = await runTgws("--port", String(other.port));
+    expect(code).toBe(1);
+    expect(stdout).toBe("");
+    expect(stderr).toContain(`tgws: Cannot listen on 127.0.0.1:${other.port}: the port is in use\nhint: `);
+    expect(stderr).not.toContain(" at ");
+  });
+
+  test("exits with 1 when this machine has no such address", async () => {
+    const { code, stderr } = await runTgws("--host", "192.0.2.1", "--port", "0");
+    expect(code).toBe(1);
+    expect(stderr).toContain("this machine has no such address");
+  });
+
+  test.each(["missing.pem", "empty.pem"])("exits with 1 without certificates in %s", async (name) => {
+    writeFileSync(join(folder, "empty.pem"), "nothing");
+    const { code, stderr } = await runTgws("--port", "0", "--tls-ca", join(folder, name));
+    expect(code).toBe(1);
+    expect(stderr).toContain(join(folder, name));
+    expect(stderr).toContain("hint: --tls-ca takes a PEM file");
+  });
+
+  test("exits with 1 when its secret cannot be kept", async () => {
+    writeFileSync(join(folder, "file"), "");
+    process.env["TGWS_HOME"] = join(folder, "file");
+    const { code, stderr } = await runTgws("--port", "0");
+    expect(code).toBe(1);
+    expect(stderr).toContain("hint: set TGWS_HOME to a folder of your own, or give one with --secret");
+  });
+
+  test("exits with 1 when its log cannot be written", async () => {
+    const { code, stderr } = await runTgws("--port", "0", "--log-file", folder);
+    expect(code).toBe(1);
+    expect(stderr).toContain(`tgws: Cannot write the log file ${folder}: `);
+  });
+
+  test("adds the stack for those who asked for details", async () => {
+    const { stderr } = await runTgws("-v", "--port", "0", "--tls-ca", join(folder, "missing.pem"));
+    expect(stderr).toMatch(/^\s+at /m);
+  });
+});
