@@ -87,8 +87,10 @@ export class Splice {
     }
   }
 
-  /** Called by each pump once: its channel is gone. */
-  onClosed(): void {
+  /** Called by each pump once: the channel that feeds `direction` is gone. */
+  onClosed(direction: Direction): void {
+    const opposite = direction === "up" ? this.#down : this.#up;
+    opposite.targetGone = true;
     this.#open -= 1;
     if (this.#open === 0 && this.#first !== undefined) this.#resolve(this.#first);
   }
@@ -105,6 +107,8 @@ type Direction = keyof ByteCounts;
 /** One direction: what `from` brings goes through `transform` to `to`. Also hears when `from` can take more. */
 class Pump implements ChannelSink {
   sourceEnded = false;
+  /** Nobody is there to take what comes. */
+  targetGone = false;
   readonly #splice: Splice;
   readonly #direction: Direction;
   readonly #from: Channel;
@@ -129,6 +133,11 @@ class Pump implements ChannelSink {
   }
 
   onChunk(chunk: Uint8Array): void {
+    if (this.targetGone) {
+      // Not counted either: a client that talks to nobody must not keep its session alive.
+      release(chunk);
+      return;
+    }
     this.#counts[this.#direction] += chunk.length;
     try {
       if (chunk.length <= SLICE) this.#transform.push(chunk, this.#to);
@@ -162,6 +171,6 @@ class Pump implements ChannelSink {
     this.#to.close();
     // Nothing can be written to `from` any more, so reading `to` only serves to notice its end.
     this.#to.resume();
-    this.#splice.onClosed();
+    this.#splice.onClosed(this.#direction);
   }
 }

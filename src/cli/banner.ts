@@ -19,7 +19,7 @@ export interface BannerFacts {
 
 /** The text of the first minute: where the proxy is, how an app gets to it, and which way the data goes. */
 export function formatBanner(facts: BannerFacts): string {
-  const { version, config, port, secrets } = facts;
+  const { version, config, port } = facts;
   const host = config.host.includes(":") ? `[${config.host}]` : config.host;
   const lines = [`tgws ${version}`, "", `  Listening on  ${host}:${port}`, ...formatLinks(facts), ""];
   if (isLoopback(config.host)) {
@@ -31,7 +31,7 @@ export function formatBanner(facts: BannerFacts): string {
     "  Stop with Ctrl-C. Calls do not go through proxies of this kind.",
     "",
   );
-  return secrets.length === 0 ? "" : lines.join("\n");
+  return lines.join("\n");
 }
 
 /** The links for every secret; the QR code is for the first. */

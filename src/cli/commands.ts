@@ -36,7 +36,10 @@ const secret = defineCommand({
 });
 
 /** The commands besides the main one, by name. */
-export const COMMANDS: Readonly<Record<string, CommandDef>> = { link, secret };
+export const COMMANDS: ReadonlyMap<string, CommandDef> = new Map<string, CommandDef>([
+  ["link", link],
+  ["secret", secret],
+]);
 
 /** `tgws` without a command: run the proxy. */
 export const MAIN_COMMAND: CommandDef = defineCommand({
@@ -50,7 +53,7 @@ export const MAIN_COMMAND: CommandDef = defineCommand({
 });
 
 /** {@link MAIN_COMMAND} for the help text: run like this, citty would take a flag's value for a command. */
-export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: { ...COMMANDS } };
+export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: Object.fromEntries(COMMANDS) };
 
 /** Fields as citty wants them, which makes the help text of them. It parses loosely; `readFlags` does not. */
 function describeFlags(names: readonly FieldName[]): Record<string, ArgDef> {

@@ -4,6 +4,9 @@ import { networkInterfaces } from "node:os";
 const VIRTUAL =
   /^(?:docker|br-|veth|virbr|vmnet|vboxnet|vEthernet|tun|tap|utun|wg|tailscale|zt|podman|cni|lxc|lxd)/i;
 
+/** Every way to write "all addresses". */
+const UNSPECIFIED = /^(?:0+(?:\.0+){0,3}|[0:]*::?[0:]*)$/;
+
 /**
  * The address to put into a link for a proxy that listens on `host`.
  *
@@ -11,7 +14,7 @@ const VIRTUAL =
  * is in none. Any other host is returned as it is.
  */
 export function linkHost(host: string): string {
-  if (host !== "0.0.0.0" && host !== "::") return host;
+  if (!UNSPECIFIED.test(host)) return host;
   const addresses = Object.entries(networkInterfaces())
     .sort(([a], [b]) => Number(VIRTUAL.test(a)) - Number(VIRTUAL.test(b)))
     .flatMap(([, entries]) => entries ?? [])
@@ -19,7 +22,7 @@ export function linkHost(host: string): string {
       ({ internal, address }) => !internal && !address.startsWith("fe80:") && !address.startsWith("169.254."),
     );
   const ipv4 = addresses.find(({ family }) => family === "IPv4");
-  const ipv6 = host === "::" ? addresses.find(({ family }) => family === "IPv6") : undefined;
+  const ipv6 = host.includes(":") ? addresses.find(({ family }) => family === "IPv6") : undefined;
   return (ipv4 ?? ipv6)?.address ?? "127.0.0.1";
 }
 

@@ -3,6 +3,7 @@ import { stripVTControlCharacters } from "node:util";
 import { type CommandDef, type ParsedArgs, renderUsage } from "citty";
 import leven from "leven";
 import { ConfigError, StartError, TgwsError } from "../core/errors.ts";
+import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
 import { COMMANDS, MAIN_COMMAND, MAIN_HELP, VERSION } from "./commands.ts";
 
 /** citty's own view of the flags, which no command looks at. */
@@ -21,7 +22,7 @@ const EXIT_FAILURE = 1;
 export async function run(argv: readonly string[]): Promise<number> {
   const [first = "", ...rest] = argv;
   const named = first !== "" && !first.startsWith("-");
-  const command = named ? COMMANDS[first] : MAIN_COMMAND;
+  const command = named ? COMMANDS.get(first) : MAIN_COMMAND;
   const verbose = argv.includes("-v") || argv.includes("--verbose");
   if (argv.includes("--version")) return say(VERSION);
   try {
@@ -68,7 +69,10 @@ function printProblem(text: string, hint?: string): void {
 }
 
 function unknownCommand(name: string): ConfigError {
-  const names = Object.keys(COMMANDS);
+  if (looksLikeSecret(name)) {
+    return new ConfigError([{ path: "a secret", message: "without its flag", hint: "--secret <secret>" }]);
+  }
+  const names = [...COMMANDS.keys()];
   const near = names.find((candidate) => leven(name, candidate) <= 2);
   const hint =
     near === undefined

@@ -41,11 +41,12 @@ const EXIT_SECOND_SIGNAL = 130;
 export async function serve(config: Config, version: string): Promise<void> {
   const secrets = resolveSecrets(config);
   const signalled = untilSignal();
+  const trust = await readTrust(config);
   const log = await createLogger({ verbose: config.verbose, file: config.logFile });
   const poolCounts: PoolCounts = { hits: 0, misses: 0 };
   const stats = new Stats(poolCounts);
   const sessionLog = new SessionLog(log, { verbose: config.verbose });
-  const { routes, closeRoutes } = buildRoutes(config, await readTrust(config), poolCounts);
+  const { routes, closeRoutes } = buildRoutes(config, trust, poolCounts);
   const server = new ProxyServer(
     { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
     {

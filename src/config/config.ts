@@ -2,7 +2,7 @@ import { isIP } from "node:net";
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
 import { DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import { type DcAddress, DEFAULT_DC_IPS, TELEGRAM_PORT } from "../protocol/mtproto/dc-addresses.ts";
-import { type NamedSecret, parseSecret } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret, type NamedSecret, parseSecret } from "../protocol/mtproto/secret.ts";
 import { FIELDS, type FieldName, type RawConfig } from "./fields.ts";
 
 /** Everything that can be set, checked. */
@@ -80,6 +80,10 @@ function parseSecrets(texts: readonly string[], issues: ConfigIssue[]): NamedSec
   for (const [index, text] of texts.entries()) {
     const colon = text.indexOf(":");
     const name = colon < 0 ? `secret${index + 1}` : text.slice(0, colon);
+    if (looksLikeSecret(name)) {
+      refuse(`in secret ${index + 1}, name and secret are the wrong way round`, "alice:<secret>");
+      continue;
+    }
     if (!/^[\w.-]{1,32}$/.test(name)) {
       refuse(`the name of secret ${index + 1} is not 1-32 letters, digits, dots or dashes`, "alice:<secret>");
       continue;

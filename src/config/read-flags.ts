@@ -1,5 +1,6 @@
 import leven from "leven";
 import { ConfigError, type ConfigIssue } from "../core/errors.ts";
+import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 
 /**
@@ -14,7 +15,7 @@ export function readFlags(argv: readonly string[], names: readonly FieldName[]):
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at] ?? "";
     if (!word.startsWith("-") || word === "-") {
-      issues.push({ path: word, message: "unexpected word", hint: "flags start with --; see tgws --help" });
+      issues.push(strayWord(word));
       continue;
     }
     const [written = word, inline] = splitOnce(word, "=");
@@ -49,6 +50,17 @@ export function readFlags(argv: readonly string[], names: readonly FieldName[]):
   }
   if (issues.length > 0) throw new ConfigError(issues);
   return raw;
+}
+
+function strayWord(word: string): ConfigIssue {
+  if (word.split(":").some(looksLikeSecret)) {
+    return {
+      path: "a secret",
+      message: "without its flag",
+      hint: "--secret <secret>, and once more for each",
+    };
+  }
+  return { path: word, message: "unexpected word", hint: "flags start with --; see tgws --help" };
 }
 
 function spellings(field: Field): string[] {

@@ -70,7 +70,7 @@ export function generateSecret(): Uint8Array {
 function readIfThere(path: string): string | undefined {
   try {
     const text = readFileSync(path, "utf8");
-    if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600);
+    keepPrivate(path);
     return text;
   } catch (error) {
     if (hasCode(error, "ENOENT")) return undefined;
@@ -78,9 +78,19 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
+/** Takes the rights of others away where that is possible: a file of somebody else, or read-only, still serves. */
+function keepPrivate(path: string): void {
+  if (process.platform === "win32" || (statSync(path).mode & 0o077) === 0) return;
+  try {
+    chmodSync(path, 0o600);
+  } catch (error) {
+    if (!hasCode(error, "EPERM") && !hasCode(error, "EROFS")) throw error;
+  }
+}
+
 function createSecret(folder: string, path: string): string {
   const text = `${generateSecret().toHex()}\n`;
-  const temporary = `${path}.${process.pid}.tmp`;
+  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });

@@ -125,7 +125,7 @@ class TerminalAndFileLogger implements ClosableLogger {
 
 /** `message key=value key="two words"`; what is undefined is left out. Line breaks become spaces. */
 export function formatLine(message: string, fields: LogFields = {}): string {
-  const parts = [message];
+  const parts = [message.replaceAll(/\s*[\r\n]+\s*/g, " ")];
   for (const [key, value] of Object.entries(fields)) {
     if (value === undefined) continue;
     const text = String(value);

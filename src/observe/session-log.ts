@@ -78,7 +78,8 @@ export class SessionLog {
       last.repeats += 1;
       return;
     }
-    const repeated = last !== undefined && last.repeats > 0 ? ` (and ${last.repeats} times in the last minute)` : "";
+    const repeated =
+      last !== undefined && last.repeats > 0 ? ` (and ${last.repeats} more since this was last said)` : "";
     this.#noRoute.set(target, { saidAt: now, repeats: 0 });
     this.#log.warn(`${message}${repeated}`);
   }

@@ -42,8 +42,8 @@ export function openFirst(
   const losers = new AbortController();
   const refused: RouteAttempt[] = [];
   let next = 0;
-  /** Attempts under way: when each began, by endpoint. */
-  const running = new Map<string, number>();
+  /** Attempts under way, and when each began. */
+  const running = new Map<Candidate, number>();
   let settled = false;
   let headStart: ReturnType<typeof setTimeout> | undefined;
 
@@ -66,19 +66,20 @@ export function openFirst(
       if (running.size === 0) giveUp();
       return;
     }
-    running.set(candidate.endpoint, performance.now());
+    running.set(candidate, performance.now());
     if (next < candidates.length) headStart = setTimeout(startNext, HEAD_START_MS);
     attempt(candidate);
   };
-  const attempt = async ({ route, endpoint }: Candidate): Promise<void> => {
+  const attempt = async (candidate: Candidate): Promise<void> => {
+    const { route, endpoint } = candidate;
     try {
       const upstream = await route.open(target, losers.signal);
       cooldowns.succeeded(endpoint);
-      running.delete(endpoint);
+      running.delete(candidate);
       if (finish()) {
         // One that was overtaken in spite of its head start is slow at best: not first the next time.
         for (const [slow, startedAt] of running) {
-          if (performance.now() - startedAt >= HEAD_START_MS) cooldowns.failed(slow, "TIMEOUT");
+          if (performance.now() - startedAt >= HEAD_START_MS) cooldowns.failed(slow.endpoint, "TIMEOUT");
         }
         resolve({ route, upstream });
         losers.abort();
@@ -91,7 +92,7 @@ export function openFirst(
         losers.abort();
         return;
       }
-      running.delete(endpoint);
+      running.delete(candidate);
       if (settled) return;
       const failed = { route: route.id, endpoint, error };
       refused.push(failed);

@@ -79,7 +79,7 @@ describe("formatLine()", () => {
   });
 
   // A message may quote what a server said; each line of the log is one event.
-  test.failing("makes spaces of the line breaks of a message", () => {
+  test("makes spaces of the line breaks of a message", () => {
     expect(formatLine("first\nsecond\r\nthird")).toBe("first second third");
   });
 });

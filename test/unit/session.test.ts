@@ -404,7 +404,7 @@ describe("Session.look()", () => {
     expect(ending(setup).reason).toBe("idle");
   });
 
-  test.failing("ends a session whose upstream is gone, although its client sends on and on", async () => {
+  test("ends a session whose upstream is gone, although its client sends on and on", async () => {
     const route = new MemoryRoute();
     const events: SessionEvent[] = [];
     const sessions: Session[] = [];
@@ -437,6 +437,7 @@ describe("Session.look()", () => {
       client.on("end", () => {
         ended = true;
       });
+      client.on("error", () => {}); // the session's end resets it
       client.resume();
       route.opened[0]?.telegram.destroy();
       await eventually(() => ended);

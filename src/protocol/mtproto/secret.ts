@@ -36,6 +36,13 @@ export function parseSecret(text: string): Uint8Array {
   throw new FormatError("BAD_SECRET", `Cannot use secret: it is ${what}`, HINT);
 }
 
+/** Whether `text` could be somebody's secret, and must not be repeated in a message. */
+export function looksLikeSecret(text: string): boolean {
+  const bytes = decode(text.trim());
+  if (bytes === undefined || bytes.length < SECRET_LENGTH) return false;
+  return bytes.length === SECRET_LENGTH || bytes[0] === 0xdd || bytes[0] === 0xee;
+}
+
 /** Formats a secret the way links and clients take it: hexadecimal, `dd` first for padded packets. */
 export function formatSecret(key: Uint8Array, form: SecretForm): string {
   return (form === "padded" ? "dd" : "") + key.toHex();
