@@ -1,5 +1,5 @@
 import { isatty } from "node:tty";
-import { type ArgDef, type CommandDef, defineCommand } from "citty";
+import type { ArgDef, CommandDef } from "citty";
 import packageJson from "../../package.json" with { type: "json" };
 import { parseConfig } from "../config/config.ts";
 import { FIELDS, type Field, type FieldName } from "../config/fields.ts";
@@ -15,7 +15,7 @@ const SERVE_FIELDS = Object.keys(FIELDS) as FieldName[];
 const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret"];
 
 /** `tgws link`: what to give to the people who should use the proxy. */
-const link = defineCommand({
+const link: CommandDef = {
   meta: { name: "link", description: "Print the links and the QR code again" },
   args: describeFlags(LINK_FIELDS),
   run: ({ rawArgs }) => {
@@ -24,16 +24,16 @@ const link = defineCommand({
     const qr = isatty(1);
     console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
   },
-});
+};
 
 /** `tgws secret`: one line that `--secret` takes. */
-const secret = defineCommand({
+const secret: CommandDef = {
   meta: { name: "secret", description: "Print a new random secret, for --secret" },
   run: ({ rawArgs }) => {
     readFlags(rawArgs, []);
     console.log(generateSecret().toHex());
   },
-});
+};
 
 /** The commands besides the main one, by name. */
 export const COMMANDS: ReadonlyMap<string, CommandDef> = new Map<string, CommandDef>([
@@ -42,7 +42,7 @@ export const COMMANDS: ReadonlyMap<string, CommandDef> = new Map<string, Command
 ]);
 
 /** `tgws` without a command: run the proxy. */
-export const MAIN_COMMAND: CommandDef = defineCommand({
+export const MAIN_COMMAND: CommandDef = {
   meta: {
     name: "tgws",
     version: VERSION,
@@ -50,7 +50,7 @@ export const MAIN_COMMAND: CommandDef = defineCommand({
   },
   args: describeFlags(SERVE_FIELDS),
   run: ({ rawArgs }) => serve(parseConfig(readFlags(rawArgs, SERVE_FIELDS)), VERSION),
-});
+};
 
 /** {@link MAIN_COMMAND} for the help text: run like this, citty would take a flag's value for a command. */
 export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: Object.fromEntries(COMMANDS) };

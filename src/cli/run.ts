@@ -1,6 +1,5 @@
 import { isatty } from "node:tty";
-import { stripVTControlCharacters } from "node:util";
-import { type CommandDef, type ParsedArgs, renderUsage } from "citty";
+import type { CommandDef, ParsedArgs } from "citty";
 import leven from "leven";
 import { ConfigError, StartError, TgwsError } from "../core/errors.ts";
 import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
@@ -40,6 +39,11 @@ export async function run(argv: readonly string[]): Promise<number> {
 
 /** citty's help text, without colours where nobody sees them and without its padding. */
 async function helpText(command: CommandDef, isSubCommand: boolean): Promise<string> {
+  // Loaded by need, like all that a running proxy does without: citty parses nothing here.
+  const [{ renderUsage }, { stripVTControlCharacters }] = await Promise.all([
+    import("citty"),
+    import("node:util"),
+  ]);
   const text = await renderUsage(command, isSubCommand ? MAIN_HELP : undefined);
   const shown = isatty(1) ? text : stripVTControlCharacters(text);
   return shown.replaceAll(/[ \t]+$/gm, "");

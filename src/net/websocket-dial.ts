@@ -21,12 +21,19 @@ export interface WebSocketEndpoint {
   readonly path: string;
 }
 
+interface TlsOptions {
+  readonly serverName: string;
+  readonly rejectUnauthorized: boolean;
+  readonly ca?: string[];
+}
+
 /** Opens WebSockets with one set of options. */
 export class WebSocketDialer {
   readonly #poller: DrainPoller;
   readonly #highWater: number;
   readonly #timeoutMs: number;
-  readonly #trust: { readonly rejectUnauthorized: boolean; readonly ca?: string[] };
+  readonly #trust: Omit<TlsOptions, "serverName">;
+  readonly #tls = new Map<string, TlsOptions>();
 
   constructor(options: {
     readonly trust: TlsTrust;
@@ -55,7 +62,7 @@ export class WebSocketDialer {
     const socket = new WebSocket(`wss://${host}:${port}${path}`, {
       protocols: "binary",
       headers: { Host: port === 443 ? serverName : `${serverName}:${port}` },
-      tls: { serverName, ...this.#trust },
+      tls: this.#tlsOptions(serverName),
       perMessageDeflate: false,
     });
     socket.binaryType = "nodebuffer";
@@ -91,6 +98,16 @@ export class WebSocketDialer {
     };
     if (signal.aborted) onAbort();
     return promise;
+  }
+
+  /** One object a name: two dozen names at most, and Bun need not look at them anew each time. */
+  #tlsOptions(serverName: string): TlsOptions {
+    let options = this.#tls.get(serverName);
+    if (options === undefined) {
+      options = { serverName, ...this.#trust };
+      this.#tls.set(serverName, options);
+    }
+    return options;
   }
 }
 

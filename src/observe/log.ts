@@ -1,6 +1,5 @@
 import { rmSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
-import { type ConsolaInstance, createConsola, LogLevels, type LogObject } from "consola/core";
 import type { RotatingFileStream } from "rotating-file-stream";
 import { StartError } from "../core/errors.ts";
 import type { LogFields, Logger } from "../core/logger.ts";
@@ -34,39 +33,54 @@ export async function createLogger(options: {
   readonly verbose: boolean;
   readonly file: LogFileOptions | undefined;
 }): Promise<ClosableLogger> {
-  const level = options.verbose ? LogLevels.debug : LogLevels.info;
-  const plain = new PlainReporter();
-  const terminal = isatty(STDERR) ? await prettyConsola(level) : createConsola({ level, reporters: [plain] });
+  const terminal = isatty(STDERR) ? await prettyTerminal(options.verbose) : new PlainTerminal();
   const file = options.file === undefined ? undefined : await openFile(options.file);
-  process.on("exit", () => plain.flush());
   return new TerminalAndFileLogger(terminal, file, options.verbose);
 }
 
-/** Loaded by need: this half of consola, and the streams it writes to, cost 5 MiB of memory. */
-async function prettyConsola(level: number): Promise<ConsolaInstance> {
-  const consola = await import("consola");
-  return consola.createConsola({
-    level,
+/** Takes one line, without its end. */
+interface LineSink {
+  line(level: Level, text: string): void;
+}
+
+/** consola on a terminal. Loaded by need: it, and the streams it writes to, cost 5 MiB of memory. */
+async function prettyTerminal(verbose: boolean): Promise<LineSink> {
+  const { createConsola, LogLevels } = await import("consola");
+  const consola = createConsola({
+    level: verbose ? LogLevels.debug : LogLevels.info,
     stdout: process.stderr,
     stderr: process.stderr,
     formatOptions: { date: true },
   });
+  return { line: (level, text) => consola[level](text) };
 }
 
 /**
- * Writes `12:34:56 info  message` for systemd and files.
+ * Writes `12:34:56Z info  message` (UTC: local time would load a MiB of time zones) for systemd and files.
  *
  * Lines of one turn of the event loop go out in one write: a burst of sessions would cost a system call each.
  */
-class PlainReporter {
+class PlainTerminal implements LineSink {
   #lines = "";
+  #second = 0;
+  #time = "";
 
-  log({ date, type, args }: LogObject): void {
-    if (this.#lines === "") setImmediate(() => this.flush());
-    this.#lines += `${date.toISOString().slice(11, 19)} ${type.padEnd(5)} ${args.join(" ")}\n`;
+  constructor() {
+    process.on("exit", () => this.#flush());
   }
 
-  flush(): void {
+  line(level: Level, text: string): void {
+    const now = Date.now();
+    const second = Math.floor(now / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#time = new Date(now).toISOString().slice(11, 19);
+    }
+    if (this.#lines === "") setImmediate(() => this.#flush());
+    this.#lines += `${this.#time}Z ${level.padEnd(5)} ${text}\n`;
+  }
+
+  #flush(): void {
     const lines = this.#lines;
     this.#lines = "";
     try {
@@ -78,18 +92,18 @@ class PlainReporter {
 }
 
 class TerminalAndFileLogger implements ClosableLogger {
-  readonly #terminal: ConsolaInstance;
+  readonly #terminal: LineSink;
   readonly #verbose: boolean;
   #file: RotatingFileStream | undefined;
 
-  constructor(terminal: ConsolaInstance, file: RotatingFileStream | undefined, verbose: boolean) {
+  constructor(terminal: LineSink, file: RotatingFileStream | undefined, verbose: boolean) {
     this.#terminal = terminal;
-    this.#file = file;
     this.#verbose = verbose;
+    this.#file = file;
     file?.on("error", (error) => {
       // A full disk must not end the proxy. The terminal still has the log.
       this.#file = undefined;
-      terminal.error(`Cannot write the log file, which is given up: ${error.message}`);
+      terminal.line("error", `Cannot write the log file, which is given up: ${error.message}`);
     });
   }
 
@@ -118,7 +132,7 @@ class TerminalAndFileLogger implements ClosableLogger {
 
   #write(level: Level, message: string, fields: LogFields | undefined): void {
     const line = formatLine(message, fields);
-    this.#terminal[level](line);
+    this.#terminal.line(level, line);
     this.#file?.write(`${new Date().toISOString()} ${level.toUpperCase().padEnd(5)} ${line}\n`);
   }
 }

@@ -95,13 +95,13 @@ describe("createLogger()", () => {
     expect(code).toBe(0);
     expect(stdout).toBe("");
     expect(stderr).toMatch(
-      /^\d\d:\d\d:\d\d info {2}one session=7\n\d\d:\d\d:\d\d warn {2}two\n\d\d:\d\d:\d\d error three\n$/,
+      /^\d\d:\d\d:\d\dZ info {2}one session=7\n\d\d:\d\d:\d\dZ warn {2}two\n\d\d:\d\d:\d\dZ error three\n$/,
     );
   });
 
   test("writes debug lines when it is verbose", async () => {
     const { stderr } = await runWithLog(`log.debug("four", { dc: "DC 4" });`, { verbose: true });
-    expect(stderr).toMatch(/^\d\d:\d\d:\d\d debug four dc="DC 4"\n$/);
+    expect(stderr).toMatch(/^\d\d:\d\d:\d\dZ debug four dc="DC 4"\n$/);
   });
 
   test("writes what is left when the program exits at once", async () => {
