@@ -5,7 +5,7 @@ import type { RouteAttempt } from "./errors.ts";
  *
  * - `client-closed`, `upstream-closed` that side closed first
  * - `client-error`, `upstream-error` that side's connection broke
- * - `idle` nothing crossed for the idle limit, or a closing side made no progress
+ * - `idle` nothing crossed for the idle limit
  * - `stranger` the first bytes were no client's, or did not come in time
  * - `left-early` the client left before its handshake was complete, or while a route was being opened
  * - `no-route` no route to the data centre opened

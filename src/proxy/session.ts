@@ -30,7 +30,7 @@ export interface QuietLimits {
   readonly idleMs: number;
   /** One side has ended, and the other does not take what is left for it. */
   readonly closingMs: number;
-  /** From here on, the upstream is asked whether it is still there. */
+  /** So often the upstream is asked whether it is still there. */
   readonly pingMs: number;
 }
 
@@ -155,8 +155,13 @@ export class Session implements SessionView {
     const total = this.counts.up + this.counts.down;
     this.#quietMs = total === this.#lastTotal ? this.#quietMs + elapsedMs : 0;
     this.#lastTotal = total;
-    if (this.#quietMs >= (splice.closing ? limits.closingMs : limits.idleMs)) this.stop("idle");
-    else if (this.#quietMs >= limits.pingMs) this.#upstream?.ping();
+    if (splice.closing) {
+      if (this.#quietMs >= limits.closingMs) splice.destroy(); // it ends for the reason for which it began to
+    } else if (this.#quietMs >= limits.idleMs) {
+      this.stop("idle");
+    } else if (this.#quietMs > 0 && this.#quietMs % limits.pingMs < elapsedMs) {
+      this.#upstream?.ping();
+    }
   }
 
   /** Ends the session now. */

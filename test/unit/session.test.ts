@@ -401,7 +401,7 @@ describe("Session.look()", () => {
     expect(types(setup.events)).not.toContain("ended");
     setup.session.look(1, LIMITS);
     await setup.done;
-    expect(ending(setup).reason).toBe("idle");
+    expect(ending(setup).reason).toBe("client-closed");
   });
 
   test("ends a session whose upstream is gone, although its client sends on and on", async () => {
