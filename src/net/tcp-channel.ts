@@ -89,6 +89,11 @@ export class TcpChannel implements Channel {
   /** TCP keepalive does this. */
   ping(): void {}
 
+  /** The peer has said its last. */
+  get peerEnded(): boolean {
+    return this.#peerEnded;
+  }
+
   /** Called by {@link TCP_HANDLERS} only. */
   onData(chunk: Uint8Array): void {
     this.#sink?.onChunk(chunk);

@@ -1,6 +1,7 @@
 import type { TCPSocketListener } from "bun";
 import type { Channel } from "../channel/channel.ts";
 import { StartError } from "../core/errors.ts";
+import { GrowthCollector } from "./growth-collector.ts";
 import { TCP_HANDLERS, TcpChannel } from "./tcp-channel.ts";
 
 /** A client that has just connected. */
@@ -29,6 +30,9 @@ export function listenTcp(
   { host, port, highWater }: { readonly host: string; readonly port: number; readonly highWater: number },
   onAccept: (accepted: Accepted) => void,
 ): Listener {
+  const collector = new GrowthCollector();
+  /** Clients that have not said their last: sessions that only wait for their end do not count. */
+  let clients = 0;
   let listener: TCPSocketListener<TcpChannel | undefined>;
   try {
     listener = Bun.listen<TcpChannel | undefined>({
@@ -38,14 +42,34 @@ export function listenTcp(
       socket: {
         ...TCP_HANDLERS,
         open(socket) {
+          clients += 1;
+          collector.note(clients);
           onAccept({ channel: new TcpChannel(socket, highWater), address: socket.remoteAddress });
+        },
+        end(socket) {
+          clients -= 1;
+          collector.note(clients);
+          TCP_HANDLERS.end(socket);
+        },
+        close(socket, error) {
+          if (socket.data?.peerEnded === false) {
+            clients -= 1;
+            collector.note(clients);
+          }
+          TCP_HANDLERS.close(socket, error);
         },
       },
     });
   } catch (error) {
     throw startErrorOf(error, host, port);
   }
-  return { port: listener.port, stop: () => listener.stop(false) };
+  return {
+    port: listener.port,
+    stop: () => {
+      listener.stop(false);
+      collector.stop();
+    },
+  };
 }
 
 function startErrorOf(error: unknown, host: string, port: number): StartError {

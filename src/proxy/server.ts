@@ -1,4 +1,3 @@
-import { BurstCollector } from "../net/burst-collector.ts";
 import { type Listener, listenTcp } from "../net/tcp-listen.ts";
 import { type QuietLimits, Session, type SessionDeps } from "./session.ts";
 
@@ -17,7 +16,6 @@ const LOOK_MS = 5_000;
 /** Accepts clients and runs a session for each. */
 export class ProxyServer {
   readonly #sessions = new Set<Session>();
-  readonly #collector = new BurstCollector();
   readonly #listener: Listener;
   readonly #look: ReturnType<typeof setInterval>;
   #lastId = 0;
@@ -28,7 +26,6 @@ export class ProxyServer {
     this.#listener = listenTcp({ host, port, highWater }, ({ channel, address }) => {
       const session = new Session(++this.#lastId, address, channel, deps, this.#onGone);
       this.#sessions.add(session);
-      this.#collector.note();
       void session.run();
     });
     this.#look = setInterval(() => {
@@ -45,7 +42,6 @@ export class ProxyServer {
     this.#listener.stop();
     if (this.#sessions.size > 0) await this.#emptyWithin(graceMs);
     clearInterval(this.#look);
-    this.#collector.stop();
     for (const session of this.#sessions) session.stop("shutdown");
     if (this.#sessions.size > 0) await this.#emptyWithin(graceMs);
   }
