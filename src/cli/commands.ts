@@ -1,9 +1,9 @@
 import { isatty } from "node:tty";
 import type { ArgDef, CommandDef } from "citty";
 import packageJson from "../../package.json" with { type: "json" };
-import { parseConfig } from "../config/config.ts";
+import { type Config, parseConfig } from "../config/config.ts";
 import { FIELDS, type Field, type FieldName } from "../config/fields.ts";
-import { readFlags } from "../config/read-flags.ts";
+import { readFlags, scanFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { formatLinks } from "./banner.ts";
 import { resolveSecrets, serve } from "./serve.ts";
@@ -19,7 +19,7 @@ const link: CommandDef = {
   meta: { name: "link", description: "Print the links and the QR code again" },
   args: describeFlags(LINK_FIELDS),
   run: ({ rawArgs }) => {
-    const config = parseConfig(readFlags(rawArgs, LINK_FIELDS));
+    const config = readConfig(rawArgs, LINK_FIELDS);
     const secrets = resolveSecrets(config);
     const qr = isatty(1);
     console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
@@ -49,11 +49,17 @@ export const MAIN_COMMAND: CommandDef = {
     description: "Reach Telegram over WebSocket, from any Telegram app",
   },
   args: describeFlags(SERVE_FIELDS),
-  run: ({ rawArgs }) => serve(parseConfig(readFlags(rawArgs, SERVE_FIELDS)), VERSION),
+  run: ({ rawArgs }) => serve(readConfig(rawArgs, SERVE_FIELDS), VERSION),
 };
 
 /** {@link MAIN_COMMAND} for the help text: run like this, citty would take a flag's value for a command. */
 export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: Object.fromEntries(COMMANDS) };
+
+/** @throws {ConfigError} With every problem of the flags and of their values. */
+function readConfig(rawArgs: readonly string[], names: readonly FieldName[]): Config {
+  const { raw, issues } = scanFlags(rawArgs, names);
+  return parseConfig(raw, issues);
+}
 
 /** Fields as citty wants them, which makes the help text of them. It parses loosely; `readFlags` does not. */
 function describeFlags(names: readonly FieldName[]): Record<string, ArgDef> {

@@ -3,7 +3,7 @@ import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
 import { DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import { type DcAddress, DEFAULT_DC_IPS, TELEGRAM_PORT } from "../protocol/mtproto/dc-addresses.ts";
 import { looksLikeSecret, type NamedSecret, parseSecret } from "../protocol/mtproto/secret.ts";
-import { FIELDS, type FieldName, type RawConfig } from "./fields.ts";
+import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 
 /** Everything that can be set, checked. */
 export interface Config {
@@ -30,10 +30,11 @@ export const MAX_SECRETS = 16;
 /**
  * Checks what was written and fills in the defaults.
  *
+ * @param earlier Problems that were found before, to be reported with those found here.
  * @throws {ConfigError} With every problem at once: flag, value, reason, hint. Secrets are not quoted.
  */
-export function parseConfig(raw: RawConfig): Config {
-  const issues: ConfigIssue[] = [];
+export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []): Config {
+  const issues: ConfigIssue[] = [...earlier];
   const check = <T>(name: FieldName, fallback: T, parse: (text: string) => T): T => {
     const text = raw[name]?.[0];
     if (text === undefined) return fallback;
@@ -181,10 +182,13 @@ function parseNumber(text: string, least: number, most: number): number {
   throw new FormatError("BAD_VALUE", `not a number from ${least} to ${most}`);
 }
 
-function issueOf(name: FieldName, text: string, { message, hint }: FormatError): ConfigIssue {
-  return {
-    path: `--${FIELDS[name].flag}`,
-    message: `${text}: ${message}`,
-    ...(hint === undefined ? {} : { hint }),
-  };
+function issueOf(name: FieldName, text: string, { message, hint = usage(name) }: FormatError): ConfigIssue {
+  return { path: `--${FIELDS[name].flag}`, message: `${text}: ${message}`, hint };
+}
+
+/** `--port <port>; 1443 without it`. */
+function usage(name: FieldName): string {
+  const field: Field = FIELDS[name];
+  const fallback = field.default === undefined ? "" : `; ${field.default} without it`;
+  return `--${field.flag} <${field.value ?? "value"}>${fallback}`;
 }

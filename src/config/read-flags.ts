@@ -3,6 +3,12 @@ import { ConfigError, type ConfigIssue } from "../core/errors.ts";
 import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 
+/** What a command line says, and what is wrong with it. */
+export interface ScannedFlags {
+  readonly raw: RawConfig;
+  readonly issues: readonly ConfigIssue[];
+}
+
 /**
  * Reads `--flag value`, `--flag=value`, `--switch` and `-v`.
  *
@@ -10,6 +16,13 @@ import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts"
  * @throws {ConfigError} With every unknown flag, missing or unexpected value, repeated flag and stray word.
  */
 export function readFlags(argv: readonly string[], names: readonly FieldName[]): RawConfig {
+  const { raw, issues } = scanFlags(argv, names);
+  if (issues.length > 0) throw new ConfigError(issues);
+  return raw;
+}
+
+/** Does what {@link readFlags} does, but returns the problems, so that those of the values can join them. */
+export function scanFlags(argv: readonly string[], names: readonly FieldName[]): ScannedFlags {
   const raw: Partial<Record<FieldName, string[]>> = {};
   const issues: ConfigIssue[] = [];
   for (let at = 0; at < argv.length; at++) {
@@ -29,7 +42,8 @@ export function readFlags(argv: readonly string[], names: readonly FieldName[]):
     const values = raw[name] ?? [];
     raw[name] = values;
     if (values.length > 0 && field.kind !== "list") {
-      issues.push({ path: written, message: "given more than once", hint: "keep one of them" });
+      const again = field.kind === "switch" ? "" : `: ${inline ?? argv[at + 1] ?? ""}`;
+      issues.push({ path: written, message: `given more than once${again}`, hint: "keep one of them" });
     }
     if (field.kind === "switch") {
       if (inline !== undefined) issues.push({ path: written, message: `takes no value, but got ${inline}` });
@@ -48,8 +62,7 @@ export function readFlags(argv: readonly string[], names: readonly FieldName[]):
     if (inline === undefined) at += 1;
     values.push(value);
   }
-  if (issues.length > 0) throw new ConfigError(issues);
-  return raw;
+  return { raw, issues };
 }
 
 function strayWord(word: string): ConfigIssue {

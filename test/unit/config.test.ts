@@ -121,7 +121,11 @@ describe("parseConfig(), numbers", () => {
     "refuses a log size of %j MB",
     (text) => {
       expect(issuesOf({ logMaxMb: [text] })).toEqual([
-        { path: "--log-max-mb", message: `${text}: not a number from 0.03 to 10000` },
+        {
+          path: "--log-max-mb",
+          message: `${text}: not a number from 0.03 to 10000`,
+          hint: "--log-max-mb <MB>; 5 without it",
+        },
       ]);
     },
   );

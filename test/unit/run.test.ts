@@ -122,8 +122,18 @@ describe("run(), wrong use", () => {
     [["secret", "more"], "tgws: more: unexpected word\nhint: flags start with --; see tgws --help\n"],
     [["--port"], "tgws: --port: needs a value\nhint: --port <port>\n"],
     [["--port", "1", "link"], "tgws: link: unexpected word\nhint: flags start with --; see tgws --help\n"],
-    [["--port", "70000"], "tgws: --port: 70000: not a whole number from 0 to 65535\n"],
-    [["--verbose", "--port", "x"], "tgws: --port: x: not a whole number from 0 to 65535\n"],
+    [
+      ["--prot", "1", "--port", "x"],
+      "tgws: --prot: unknown flag\nhint: did you mean --port?\ntgws: --port: x: not a whole number from 0 to 65535\nhint: --port <port>; 1443 without it\n",
+    ],
+    [
+      ["--port", "70000"],
+      "tgws: --port: 70000: not a whole number from 0 to 65535\nhint: --port <port>; 1443 without it\n",
+    ],
+    [
+      ["--verbose", "--port", "x"],
+      "tgws: --port: x: not a whole number from 0 to 65535\nhint: --port <port>; 1443 without it\n",
+    ],
   ])("exits with 2 for %j, with a line for what is wrong and one for what to do", async (argv, stderr) => {
     expect(await runTgws(...argv)).toEqual({ code: 2, stdout: "", stderr });
   });
