@@ -5,8 +5,10 @@ import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { executableName, nativePlatform, type Platform } from "../../scripts/build.ts";
+import { MtprotoServer, STUB_ERROR } from "../support/mtproto-server.ts";
 import { Program, type ProgramOptions, ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { REAL_CLIENTS } from "../support/real-clients.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
 /** For a step under emulation, which takes a second on a fast machine. */
@@ -104,6 +106,22 @@ describe(`the executable for ${native}`, () => {
   });
 
   it("serves a session", () => servesSession(nativeCommand), TEST_LIMIT_MS);
+
+  for (const client of REAL_CLIENTS) {
+    it(
+      `serves ${client.name}`,
+      async () => {
+        stub.reset();
+        const server = new MtprotoServer();
+        stub.onPacket = server.onPacket;
+        await using proxy = await ProxyProcess.start({ stub, command: nativeCommand });
+        const secret = `dd${proxy.secret.toHex()}`;
+        await expect(client.call({ port: proxy.port, secret })).rejects.toThrow(STUB_ERROR);
+        expect(server.progress.keys).toBeGreaterThan(0);
+      },
+      { timeout: 60_000, retry: 1 }, // of 256 keys one begins with a zero, which these clients drop
+    );
+  }
 });
 
 describe.skipIf(missing !== undefined)(`the executable for ${EMULATED} under ${EMULATOR}`, () => {
