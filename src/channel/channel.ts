@@ -28,6 +28,8 @@ export interface Channel {
   write(bytes: Uint8Array): void;
   /** More is queued than should be: an `onDrain` will follow. */
   readonly congested: boolean;
+  /** Bytes that wait to be sent. */
+  readonly queuedBytes: number;
   /** Asks the source to stop; a chunk that is already on its way may still come. */
   pause(): void;
   resume(): void;

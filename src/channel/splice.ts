@@ -73,6 +73,11 @@ export class Splice {
     return this.#up.sourceEnded || this.#down.sourceEnded;
   }
 
+  /** Bytes that wait to be sent, on both sides. */
+  get queuedBytes(): number {
+    return this.#client.queuedBytes + this.#upstream.queuedBytes;
+  }
+
   /** Drops both channels and what they have queued. */
   destroy(): void {
     this.#client.destroy();

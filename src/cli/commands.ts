@@ -5,6 +5,7 @@ import { type Config, parseConfig } from "../config/config.ts";
 import { FIELDS, type Field, type FieldName } from "../config/fields.ts";
 import { readFlags, scanFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
+import { ConfigError } from "../core/errors.ts";
 import { formatLinks } from "./banner.ts";
 import { resolveSecrets, serve } from "./serve.ts";
 
@@ -20,6 +21,8 @@ const link: CommandDef = {
   args: describeFlags(LINK_FIELDS),
   run: ({ rawArgs }) => {
     const config = readConfig(rawArgs, LINK_FIELDS);
+    if (config.port === 0)
+      throw new ConfigError([{ path: "--port", message: "0: a link needs the real port" }]);
     const secrets = resolveSecrets(config);
     const qr = isatty(1);
     console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));

@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
@@ -62,6 +63,7 @@ export async function serve(config: Config, version: string): Promise<void> {
     },
   );
   console.log(formatBanner({ version, config, port: server.port, secrets, qr: isatty(1) }));
+  for (const warning of config.warnings) log.warn(warning);
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
   survive(log, config.verbose);
   const summary = summarize(stats, log);
@@ -109,8 +111,8 @@ function buildRoutes(
 }
 
 async function readTrust({ tlsVerify, tlsCaFile }: Config): Promise<TlsTrust> {
-  if (!tlsVerify || tlsCaFile === undefined) return { verify: tlsVerify, ca: undefined };
-  const extra = readCa(tlsCaFile);
+  const extra = tlsCaFile === undefined ? undefined : readCa(tlsCaFile);
+  if (!tlsVerify || extra === undefined) return { verify: tlsVerify, ca: undefined };
   const { rootCertificates } = await import("node:tls"); // a MiB of text that few need
   return { verify: true, ca: [...rootCertificates, extra] };
 }
@@ -124,8 +126,17 @@ function readCa(path: string): string {
     const reason = error instanceof Error ? error.message : String(error);
     throw new StartError("FILE", `Cannot read the certificates in ${path}: ${reason}`, hint, error);
   }
-  if (text.includes("-----BEGIN CERTIFICATE-----")) return text;
-  throw new StartError("FILE", `Cannot use the certificates in ${path}: there are none`, hint);
+  try {
+    new X509Certificate(text); // the first one; Bun would only fail at the first connection
+    return text;
+  } catch (error) {
+    throw new StartError(
+      "FILE",
+      `Cannot use the certificates in ${path}: there are none that can be read`,
+      hint,
+      error,
+    );
+  }
 }
 
 function toTestTarget(target: Target): Target {

@@ -2,7 +2,7 @@ import { isIP } from "node:net";
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
 import { DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import { type DcAddress, DEFAULT_DC_IPS, TELEGRAM_PORT } from "../protocol/mtproto/dc-addresses.ts";
-import { looksLikeSecret, type NamedSecret, parseSecret } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret, type NamedSecret, parseSecret, redact } from "../protocol/mtproto/secret.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 
 /** Everything that can be set, checked. */
@@ -22,6 +22,8 @@ export interface Config {
     | { readonly path: string; readonly maxBytes: number; readonly backups: number }
     | undefined;
   readonly verbose: boolean;
+  /** What the user should know about these settings; one line each. */
+  readonly warnings: readonly string[];
 }
 
 /** How many secrets one proxy serves: each costs a hash and a block of AES for every connection. */
@@ -58,9 +60,23 @@ export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []
     tlsCaFile: check<string | undefined>("tlsCa", undefined, parsePath),
     logFile: parseLogFile(check),
     verbose: raw.verbose !== undefined,
+    warnings: findIdle(raw),
   };
   if (issues.length > 0) throw new ConfigError(issues);
   return Object.freeze(config);
+}
+
+/** What is set but has no effect beside the rest: worth a warning, not a refusal of a command that used to work. */
+function findIdle(raw: RawConfig): string[] {
+  const idle: string[] = [];
+  if (raw.noTlsVerify !== undefined && raw.tlsCa !== undefined) {
+    idle.push("--tls-ca has no effect with --no-tls-verify");
+  }
+  for (const name of ["logMaxMb", "logBackups"] as const) {
+    if (raw[name] === undefined || raw.logFile !== undefined) continue;
+    idle.push(`--${FIELDS[name].flag} has no effect without --log-file`);
+  }
+  return idle;
 }
 
 function parseLogFile(
@@ -143,7 +159,8 @@ function parseDcAddress(text: string): { dc: number } & DcAddress {
       `the data centres are ${DC_NUMBERS.join(", ")}`,
     );
   }
-  if (isIP(groups.ip) === 0) throw new FormatError("BAD_ADDRESS", `${groups.ip} is not an IP address`, hint);
+  if (isIP(groups.ip) === 0 || groups.ip.includes("%"))
+    throw new FormatError("BAD_ADDRESS", `${groups.ip} is not an IP address`, hint);
   const port = groups.port === undefined ? TELEGRAM_PORT : parseInteger(groups.port, 1, 65_535);
   return { dc, ip: groups.ip, port };
 }
@@ -183,7 +200,7 @@ function parseNumber(text: string, least: number, most: number): number {
 }
 
 function issueOf(name: FieldName, text: string, { message, hint = usage(name) }: FormatError): ConfigIssue {
-  return { path: `--${FIELDS[name].flag}`, message: `${text}: ${message}`, hint };
+  return { path: `--${FIELDS[name].flag}`, message: `${redact(text)}: ${message}`, hint };
 }
 
 /** `--port <port>; 1443 without it`. */

@@ -1,6 +1,6 @@
 import leven from "leven";
 import { ConfigError, type ConfigIssue } from "../core/errors.ts";
-import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret, redact } from "../protocol/mtproto/secret.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 
 /** What a command line says, and what is wrong with it. */
@@ -34,7 +34,7 @@ export function scanFlags(argv: readonly string[], names: readonly FieldName[]):
     const [written = word, inline] = splitOnce(word, "=");
     const name = names.find((candidate) => spellings(FIELDS[candidate]).includes(written));
     if (name === undefined) {
-      issues.push({ path: written, message: "unknown flag", hint: nearest(written, names) });
+      issues.push({ path: redact(written), message: "unknown flag", hint: nearest(written, names) });
       if (inline === undefined && argv[at + 1]?.startsWith("-") === false) at += 1; // most likely its value
       continue;
     }
@@ -42,11 +42,12 @@ export function scanFlags(argv: readonly string[], names: readonly FieldName[]):
     const values = raw[name] ?? [];
     raw[name] = values;
     if (values.length > 0 && field.kind !== "list") {
-      const again = field.kind === "switch" ? "" : `: ${inline ?? argv[at + 1] ?? ""}`;
+      const again = field.kind === "switch" ? "" : `: ${redact(inline ?? argv[at + 1] ?? "")}`;
       issues.push({ path: written, message: `given more than once${again}`, hint: "keep one of them" });
     }
     if (field.kind === "switch") {
-      if (inline !== undefined) issues.push({ path: written, message: `takes no value, but got ${inline}` });
+      if (inline !== undefined)
+        issues.push({ path: written, message: `takes no value, but got ${redact(inline)}` });
       values.push("");
       continue;
     }

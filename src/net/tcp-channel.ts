@@ -62,6 +62,10 @@ export class TcpChannel implements Channel {
     return congested;
   }
 
+  get queuedBytes(): number {
+    return this.#queued;
+  }
+
   pause(): void {
     this.#socket.pause();
   }
@@ -83,7 +87,9 @@ export class TcpChannel implements Channel {
   destroy(): void {
     if (this.#closed !== undefined) return;
     this.#destroying = true;
-    this.#socket.terminate();
+    // With our FIN on its way, a reset would take back what a slow peer has not read yet.
+    if (this.#ending && this.#queue.length === 0) this.#socket.end();
+    else this.#socket.terminate();
   }
 
   /** TCP keepalive does this. */

@@ -93,7 +93,7 @@ function startErrorOf(error: unknown, host: string, port: number): StartError {
   }
   return new StartError(
     "BAD_ADDRESS",
-    `Cannot listen on ${where}: this machine has no such address`,
+    `Cannot listen on ${where}: this machine has no such address${code === "" ? "" : ` (${code})`}`,
     "use --host 127.0.0.1 for this machine only, or --host 0.0.0.0 for the whole network",
     error,
   );

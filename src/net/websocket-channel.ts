@@ -55,9 +55,23 @@ export class WebSocketChannel implements Channel, Drainable {
     socket.onerror = null;
   }
 
-  /** Whether it can be used: no end in sight from either side, and no overdue pong. */
-  get alive(): boolean {
-    return this.#closed === undefined && this.#socket.readyState === WebSocket.OPEN && !this.#overdue;
+  /** Whether it is open: no end in sight from either side. */
+  get open(): boolean {
+    return this.#closed === undefined && this.#socket.readyState === WebSocket.OPEN;
+  }
+
+  /** It has answered a ping. */
+  get pongSeen(): boolean {
+    return this.#pongSeen;
+  }
+
+  /** A ping of it was not answered in time. */
+  get pongMissing(): boolean {
+    return this.#pingedAt !== undefined && Date.now() - this.#pingedAt > PONG_TIMEOUT_MS;
+  }
+
+  get queuedBytes(): number {
+    return this.#closed === undefined ? this.#socket.bufferedAmount : 0;
   }
 
   attach(sink: ChannelSink): void {
@@ -117,6 +131,11 @@ export class WebSocketChannel implements Channel, Drainable {
    */
   ping(): void {
     if (this.#closed !== undefined || this.#ending) return;
+    if (this.#socket.isPaused || this.#socket.bufferedAmount > 0) {
+      // A stall on either side holds pongs up, or the ping itself: silence then means nothing.
+      this.#pingedAt = undefined;
+      return;
+    }
     if (this.#overdue) {
       this.#fail(
         new RouteError("TIMEOUT", "The data centre's side of the WebSocket no longer answers pings"),
@@ -167,7 +186,7 @@ export class WebSocketChannel implements Channel, Drainable {
   }
 
   get #overdue(): boolean {
-    return this.#pongSeen && this.#pingedAt !== undefined && Date.now() - this.#pingedAt > PONG_TIMEOUT_MS;
+    return this.#pongSeen && this.pongMissing;
   }
 
   #keepEarly(chunk: Uint8Array): void {

@@ -1,4 +1,4 @@
-import { rmSync, writeSync } from "node:fs";
+import { rmSync, write, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import type { RotatingFileStream } from "rotating-file-stream";
 import { StartError } from "../core/errors.ts";
@@ -41,6 +41,8 @@ export async function createLogger(options: {
 /** Takes one line, without its end. */
 interface LineSink {
   line(level: Level, text: string): void;
+  /** Waits until what was written is out. */
+  close?(): Promise<void>;
 }
 
 /** consola on a terminal. Loaded by need: it, and the streams it writes to, cost 5 MiB of memory. */
@@ -55,18 +57,27 @@ async function prettyTerminal(verbose: boolean): Promise<LineSink> {
   return { line: (level, text) => consola[level](text) };
 }
 
+/** What may wait for a reader of standard error that does not keep up, in characters. */
+const PLAIN_LIMIT = 64 * 1024;
+/** How long the last lines may take, in milliseconds. */
+const LAST_LINES_MS = 500;
+
 /**
  * Writes `12:34:56Z info  message` (UTC: local time would load a MiB of time zones) for systemd and files.
  *
  * Lines of one turn of the event loop go out in one write: a burst of sessions would cost a system call each.
+ * A write never blocks the proxy: behind a reader that has stopped, lines are dropped, and counted.
  */
 class PlainTerminal implements LineSink {
   #lines = "";
+  #dropped = 0;
+  #writing = false;
+  #onIdle: (() => void) | undefined;
   #second = 0;
   #time = "";
 
   constructor() {
-    process.on("exit", () => this.#flush());
+    process.on("exit", () => this.#writeLast());
   }
 
   line(level: Level, text: string): void {
@@ -76,17 +87,54 @@ class PlainTerminal implements LineSink {
       this.#second = second;
       this.#time = new Date(now).toISOString().slice(11, 19);
     }
-    if (this.#lines === "") setImmediate(() => this.#flush());
+    if (this.#lines.length > PLAIN_LIMIT) {
+      this.#dropped += 1;
+      return;
+    }
+    if (this.#lines === "" && !this.#writing) setImmediate(() => this.#write());
     this.#lines += `${this.#time}Z ${level.padEnd(5)} ${text}\n`;
   }
 
-  #flush(): void {
-    const lines = this.#lines;
+  /** Gives a reader that has stopped a moment, no more. */
+  close(): Promise<void> {
+    this.#write();
+    if (!this.#writing) return Promise.resolve();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onIdle = resolve;
+    setTimeout(resolve, LAST_LINES_MS);
+    return promise;
+  }
+
+  /** Writes what there is, one write at a time; on another thread, since a pipe may be full. */
+  #write(): void {
+    if (this.#lines === "" || this.#writing) return;
+    const bytes = Buffer.from(this.#take());
+    this.#writing = true;
+    const next = (rest: Buffer): void => {
+      write(STDERR, rest, (error, written) => {
+        // An error means that whoever read the log is gone: the proxy goes on without.
+        if (error === null && written < rest.length) return next(rest.subarray(written));
+        this.#writing = false;
+        if (this.#lines === "") this.#onIdle?.();
+        else this.#write();
+      });
+    };
+    next(bytes);
+  }
+
+  #take(): string {
+    const note = this.#dropped > 0 ? `${this.#time}Z warn  ${this.#dropped} lines were dropped here\n` : "";
+    const lines = this.#lines + note;
     this.#lines = "";
+    this.#dropped = 0;
+    return lines;
+  }
+
+  #writeLast(): void {
     try {
-      if (lines !== "") writeSync(STDERR, lines);
+      if (!this.#writing && this.#lines !== "") writeSync(STDERR, this.#take());
     } catch {
-      // Whoever read the log is gone, or does not keep up: the proxy goes on without.
+      // Nobody is there to read it.
     }
   }
 }
@@ -123,11 +171,12 @@ class TerminalAndFileLogger implements ClosableLogger {
     this.#write("error", message, fields);
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
+    await this.#terminal.close?.();
     const { promise, resolve } = Promise.withResolvers<void>();
     if (this.#file === undefined) resolve();
     else this.#file.end(() => resolve());
-    return promise;
+    await promise;
   }
 
   #write(level: Level, message: string, fields: LogFields | undefined): void {

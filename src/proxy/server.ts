@@ -40,6 +40,7 @@ export class ProxyServer {
   /** Accepts nobody any more, waits up to `graceMs` for the sessions to end by themselves, then ends them. */
   async stop(graceMs: number): Promise<void> {
     this.#listener.stop();
+    for (const session of this.#sessions) if (!session.connected) session.stop("shutdown");
     if (this.#sessions.size > 0) await this.#emptyWithin(graceMs);
     clearInterval(this.#look);
     for (const session of this.#sessions) session.stop("shutdown");

@@ -55,6 +55,7 @@ export class Session implements SessionView {
   /** Why it is being ended from here, if it is. */
   #stoppedFor: EndReason | undefined;
   #lastTotal = 0;
+  #lastQueued = 0;
   #quietMs = 0;
 
   /** @param onGone Called when the session is over. */
@@ -152,9 +153,13 @@ export class Session implements SessionView {
   look(elapsedMs: number, limits: QuietLimits): void {
     const splice = this.#splice;
     if (splice === undefined) return;
+    // What leaves a queue is progress, too: a slow client may take the rest long after its data centre has gone.
+    const queued = splice.queuedBytes;
     const total = this.counts.up + this.counts.down;
-    this.#quietMs = total === this.#lastTotal ? this.#quietMs + elapsedMs : 0;
+    const quiet = total === this.#lastTotal && queued === this.#lastQueued;
+    this.#quietMs = quiet ? this.#quietMs + elapsedMs : 0;
     this.#lastTotal = total;
+    this.#lastQueued = queued;
     if (splice.closing) {
       if (this.#quietMs >= limits.closingMs) splice.destroy(); // it ends for the reason for which it began to
     } else if (this.#quietMs >= limits.idleMs) {
@@ -162,6 +167,11 @@ export class Session implements SessionView {
     } else if (this.#quietMs > 0 && this.#quietMs % limits.pingMs < elapsedMs) {
       this.#upstream?.ping();
     }
+  }
+
+  /** A route to its data centre is open. */
+  get connected(): boolean {
+    return this.#splice !== undefined;
   }
 
   /** Ends the session now. */

@@ -55,6 +55,8 @@ export class PooledRoute implements Route {
   readonly #counts: PoolCounts;
   /** By endpoint: two dozen at most, since there are six data centres. */
   readonly #shelves = new Map<string, Shelf>();
+  /** Telegram answers pings: from then on, a connection that does not is dead. */
+  #pongs = false;
   readonly #closing = new AbortController();
   readonly #upkeep: ReturnType<typeof setInterval>;
 
@@ -115,7 +117,9 @@ export class PooledRoute implements Route {
   #fit(channel: WebSocketChannel): boolean {
     // The wall clock also runs while a laptop sleeps; set back, it makes ages negative.
     const age = Date.now() - channel.openedAt;
-    return channel.alive && age >= 0 && age <= this.#options.maxAgeMs;
+    if (channel.pongSeen) this.#pongs = true;
+    const dead = !channel.open || (channel.pongMissing && this.#pongs);
+    return !dead && age >= 0 && age <= this.#options.maxAgeMs;
   }
 
   #scheduleRefill(shelf: Shelf, delayMs: number): void {
@@ -154,6 +158,7 @@ export class PooledRoute implements Route {
     }
     shelf.warm.unshift(channel);
     channel.attach(new WarmSink(channel, () => this.#lost(shelf, channel)));
+    if (!this.#pongs) channel.ping(); // later ones wait for the upkeep: a ping costs a tenth of a dial
   }
 
   #lost(shelf: Shelf, channel: WebSocketChannel): void {

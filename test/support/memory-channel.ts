@@ -72,6 +72,10 @@ export class MemoryChannel implements Channel {
     peer.#plan();
   }
 
+  get queuedBytes(): number {
+    return this.undelivered;
+  }
+
   get congested(): boolean {
     const congested = this.undelivered >= this.#highWater;
     if (congested) this.#announceDrain = true;

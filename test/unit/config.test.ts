@@ -36,6 +36,7 @@ describe("parseConfig()", () => {
       tlsCaFile: undefined,
       logFile: undefined,
       verbose: false,
+      warnings: [],
     };
     expect(parseConfig({})).toEqual(expected);
   });
@@ -53,7 +54,14 @@ describe("parseConfig()", () => {
   });
 
   test("says every problem at once", () => {
-    const raw: RawConfig = { port: ["x"], bufKb: ["1"], secret: ["short"], dcIp: ["2"], logMaxMb: ["-1"] };
+    const raw: RawConfig = {
+      port: ["x"],
+      bufKb: ["1"],
+      secret: ["short"],
+      dcIp: ["2"],
+      logFile: ["a.log"],
+      logMaxMb: ["-1"],
+    };
     expect(issuesOf(raw).map(({ path }) => path)).toEqual([
       "--port",
       "--secret",
@@ -120,7 +128,7 @@ describe("parseConfig(), numbers", () => {
   test.each(["0", "0.02", "10001", "1.", ".5", "1,5", "1e1", "-1", "", "five"])(
     "refuses a log size of %j MB",
     (text) => {
-      expect(issuesOf({ logMaxMb: [text] })).toEqual([
+      expect(issuesOf({ logFile: ["a.log"], logMaxMb: [text] })).toEqual([
         {
           path: "--log-max-mb",
           message: `${text}: not a number from 0.03 to 10000`,

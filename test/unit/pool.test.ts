@@ -258,7 +258,8 @@ describe("PooledRoute, refilling", () => {
   test("lets go of a data centre that nobody has wanted for a time", async () => {
     const setup = setUp({ wantedForMs: 40_000 });
     const connections = await warmUp(setup, 2);
-    for (const pongs of [2, 4]) {
+    await eventually(() => setup.route.pongs === 2); // both were asked when they were stored
+    for (const pongs of [4, 6]) {
       jest.advanceTimersByTime(UPKEEP_MS);
       await eventually(() => setup.route.pongs === pongs);
     }
@@ -277,7 +278,7 @@ describe("PooledRoute, unfit connections", () => {
     const setup = setUp();
     const [connection] = await warmUp(setup, 1);
     connection?.close(1000);
-    await eventually(() => setup.route.dialled[0]?.alive === false);
+    await eventually(() => setup.route.dialled[0]?.open === false);
     expect((await setup.pool.open(TARGET, never)).warm).toBe(false);
   });
 
@@ -285,7 +286,7 @@ describe("PooledRoute, unfit connections", () => {
     const setup = setUp({ size: 1 });
     const [connection] = await warmUp(setup, 1);
     connection?.destroy();
-    await eventually(() => setup.route.dialled[0]?.alive === false);
+    await eventually(() => setup.route.dialled[0]?.open === false);
     await settle();
     jest.advanceTimersByTime(UPKEEP_MS + REFILL_GAP_MS);
     await refilled(setup.route, 2);
@@ -329,7 +330,7 @@ describe("PooledRoute, unfit connections", () => {
     jest.advanceTimersByTime(UPKEEP_MS);
     await eventually(() => connection.count("ping") === 2);
     jest.advanceTimersByTime(5_001);
-    expect(setup.route.dialled[0]?.alive).toBe(false);
+    expect(setup.route.dialled[0]?.open).toBe(false);
     const { channel } = await setup.pool.open(TARGET, never);
     expect(channel).not.toBe(setup.route.dialled[0] as WebSocketChannel);
     await eventually(() => connection.closed);
@@ -362,7 +363,7 @@ describe("PooledRoute.close()", () => {
     const { channel } = await setup.pool.open(TARGET, never);
     setup.pool.close();
     await settle(50);
-    expect(channel).toMatchObject({ alive: true });
+    expect(channel).toMatchObject({ open: true });
     channel.destroy();
   });
 
@@ -391,6 +392,6 @@ describe("PooledRoute, a refill that outlives its place", () => {
     await refilled(route, 1);
     jest.advanceTimersByTime(20 * UPKEEP_MS);
     await settle(50);
-    expect(route.dialled[0]?.alive).toBe(false);
+    expect(route.dialled[0]?.open).toBe(false);
   });
 });

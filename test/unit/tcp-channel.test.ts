@@ -291,6 +291,22 @@ describe("TcpChannel, closing", () => {
     client.destroy();
   });
 
+  test("leaves to the kernel what it has taken, when it is dropped after its end", async () => {
+    const { channel, client, sink, received, clientSaw } = await openPair();
+    client.pause();
+    const bytes = filled(64 * 1024, 7);
+    channel.write(bytes);
+    expect(channel.queuedBytes).toBe(0);
+    channel.end();
+    channel.destroy();
+    await sink.until((heard) => heard.heard("close"));
+    client.resume();
+    await eventually(() => clientSaw.ended || clientSaw.error !== undefined);
+    expect(clientSaw.error).toBeUndefined();
+    expect(lengthOf(received)).toBe(bytes.length);
+    client.destroy();
+  });
+
   test("does not call the sink from inside destroy", async () => {
     const { channel, sink, client } = await openPair();
     channel.destroy();

@@ -253,7 +253,7 @@ describe("WebSocketChannel before attach()", () => {
     const { channel, connection } = await openChannel();
     connection.send(Uint8Array.of(5));
     connection.close(1000);
-    await eventually(() => !channel.alive && connection.closed);
+    await eventually(() => !channel.open && connection.closed);
     await settle();
     const sink = new RecordingSink();
     channel.attach(sink);
@@ -378,7 +378,7 @@ describe("WebSocketChannel.close()", () => {
   test("cannot be used again", async () => {
     const { channel } = await openAttached();
     channel.close();
-    expect(channel.alive).toBe(false);
+    expect(channel.open).toBe(false);
   });
 });
 
@@ -388,7 +388,7 @@ describe("WebSocketChannel, closing", () => {
     connection.close(code);
     await sink.until((heard) => heard.heard("close"));
     expect(sink.error).toBeUndefined();
-    expect(channel.alive).toBe(false);
+    expect(channel.open).toBe(false);
   });
 
   test("is clean when the peer closes without a code", async () => {
@@ -431,7 +431,7 @@ describe("WebSocketChannel, closing", () => {
     await eventually(() => connection.closed && sink.heard("close"));
     await settle();
     expect(sink.calls).toEqual(["close"]);
-    expect(channel.alive).toBe(false);
+    expect(channel.open).toBe(false);
   });
 
   test("does not call the sink from inside destroy", async () => {
@@ -479,22 +479,46 @@ describe("WebSocketChannel.ping()", () => {
     channel.ping();
     await eventually(() => pongs === 1);
     jest.setSystemTime(Date.now() + 60_000);
-    expect(channel.alive).toBe(true);
+    expect(channel.open).toBe(true);
 
     connection.answerPings = false;
     channel.ping();
     await eventually(() => connection.count("ping") === 2);
     jest.setSystemTime(Date.now() + 5_000);
     channel.ping();
-    expect(channel.alive).toBe(true);
+    expect(channel.pongMissing).toBe(false);
     jest.setSystemTime(Date.now() + 1);
-    expect(channel.alive).toBe(false);
+    expect(channel.pongMissing).toBe(true);
     channel.ping();
     await sink.until((heard) => heard.heard("close"));
     expect(sink.error).toMatchObject({ name: "RouteError", code: "TIMEOUT" });
     await eventually(() => connection.closed);
     await settle();
     expect(sink.calls).toEqual(["close"]);
+  });
+
+  test("is patient while it is paused, which holds every answer up", async () => {
+    jest.useFakeTimers();
+    const { channel, connection, socket } = await openChannel();
+    const sink = new RecordingSink();
+    channel.attach(sink);
+    let pongs = 0;
+    socket.addEventListener("pong", () => {
+      pongs += 1;
+    });
+    channel.ping();
+    await eventually(() => pongs === 1);
+    channel.ping();
+    channel.pause();
+    for (let minutes = 0; minutes < 5; minutes += 1) {
+      jest.setSystemTime(Date.now() + 60_000);
+      channel.ping();
+    }
+    expect(channel.open).toBe(true);
+    expect(sink.calls).toEqual([]);
+    channel.resume();
+    await settle();
+    expect(connection.closed).toBe(false);
   });
 
   test("bears with a peer that never answers", async () => {
@@ -505,7 +529,7 @@ describe("WebSocketChannel.ping()", () => {
     await eventually(() => connection.count("ping") === 1);
     jest.setSystemTime(Date.now() + 3_600_000);
     channel.ping();
-    expect(channel.alive).toBe(true);
+    expect(channel.open).toBe(true);
     await settle();
     expect(connection.closed).toBe(false);
   });

@@ -119,7 +119,7 @@ describe("WebSocketDialer.dial()", () => {
     expect(request?.path).toBe("/apiws");
     expect(request?.headers.get("host")).toBe(`${NAME}:${stub.port}`);
     expect(request?.headers.get("sec-websocket-protocol")).toBe("binary");
-    expect(channel.alive).toBe(true);
+    expect(channel.open).toBe(true);
     channel.destroy();
   });
 
@@ -276,7 +276,7 @@ describe("WebSocketDialer.dial(), not answered", () => {
     const channel = await newDialer().dial(endpoint(), caller.signal);
     caller.abort();
     await Bun.sleep(0);
-    expect(channel.alive).toBe(true);
+    expect(channel.open).toBe(true);
     channel.destroy();
   });
 });

@@ -22,8 +22,11 @@ const HINT = "16 bytes: 32 hexadecimal digits, or base64; `dd` before them is fi
  * @throws {FormatError} `BAD_SECRET` for anything else, `ee` secrets included. The message does not quote it.
  */
 export function parseSecret(text: string): Uint8Array {
-  const bytes = decode(text.trim());
+  const trimmed = text.trim();
+  const bytes = decode(trimmed);
   if (bytes?.length === SECRET_LENGTH) return bytes;
+  const prefixed = trimmed.startsWith("dd") ? decode(trimmed.slice(2)) : undefined;
+  if (prefixed?.length === SECRET_LENGTH) return prefixed;
   if (bytes !== undefined && bytes.length > SECRET_LENGTH && bytes[0] === 0xee) {
     throw new FormatError(
       "BAD_SECRET",
@@ -41,6 +44,13 @@ export function looksLikeSecret(text: string): boolean {
   const bytes = decode(text.trim());
   if (bytes === undefined || bytes.length < SECRET_LENGTH) return false;
   return bytes.length === SECRET_LENGTH || bytes[0] === 0xdd || bytes[0] === 0xee;
+}
+
+/** Returns `text` for a message; when there may be a secret inside, hexadecimal or base64, a word for it instead. */
+export function redact(text: string): string {
+  const hexadecimal = /[0-9a-f]{32}/i.test(text);
+  const base64 = /[\w+/-]{22}/.test(text) && /\d/.test(text) && /[A-Z]/.test(text);
+  return hexadecimal || base64 ? "(a secret)" : text;
 }
 
 /** Formats a secret the way links and clients take it: hexadecimal, `dd` first for padded packets. */
