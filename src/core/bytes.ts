@@ -25,11 +25,6 @@ export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   return out;
 }
 
-/** Returns `bytes` as lower-case hexadecimal. */
-export function toHex(bytes: Uint8Array): string {
-  return bytes.toHex();
-}
-
 /** Formats a number of bytes for a person: `312.7 MB` (powers of 1024, as the seed's stats line). */
 export function formatBytes(count: number): string {
   const units = ["B", "KB", "MB", "GB", "TB"];

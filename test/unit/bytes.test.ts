@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { concatBytes, formatBytes, release, toHex } from "../../src/core/bytes.ts";
+import { concatBytes, formatBytes, release } from "../../src/core/bytes.ts";
 
 describe("concatBytes()", () => {
   test("copies parts one after the other, views included", () => {
@@ -29,12 +29,6 @@ describe("release()", () => {
     const bytes = new Uint8Array(8 * 1024 - 1);
     release(bytes);
     expect(bytes.length).toBe(8 * 1024 - 1);
-  });
-});
-
-describe("toHex()", () => {
-  test("writes two lower-case digits a byte", () => {
-    expect(toHex(Uint8Array.of(0, 0x0a, 0xff))).toBe("000aff");
   });
 });
 
