@@ -41,4 +41,6 @@ export interface Channel {
   destroy(): void;
   /** Makes sure that a silent peer is still there, where the protocol has a way; otherwise does nothing. */
   ping(): void;
+  /** Nothing shows that the peer is still there: the last ping has no answer, or there is no way to ask. */
+  readonly unanswered: boolean;
 }

@@ -27,7 +27,9 @@ export interface SpliceParts {
   readonly link: Link;
   readonly counts: ByteCounts;
   /** Bytes that were read from the client before; they go first, and belong to the splice. */
-  readonly early: Uint8Array;
+  readonly early?: Uint8Array;
+  /** What the upstream has said before; it goes first, and belongs to the splice. */
+  readonly answer?: readonly Uint8Array[];
 }
 
 /**
@@ -52,7 +54,7 @@ export class Splice {
   /** Channels that are not closed yet. */
   #open = 2;
 
-  constructor({ client, upstream, link, counts, early }: SpliceParts) {
+  constructor({ client, upstream, link, counts, early, answer = [] }: SpliceParts) {
     const { promise, resolve, reject } = Promise.withResolvers<SpliceEnd>();
     this.ended = promise;
     this.#resolve = resolve;
@@ -61,10 +63,11 @@ export class Splice {
     this.#upstream = upstream;
     this.#up = new Pump(this, "up", client, upstream, link.up, counts);
     this.#down = new Pump(this, "down", upstream, client, link.down, counts);
-    if (early.length > 0) this.#up.onChunk(early);
+    if (early !== undefined && early.length > 0) this.#up.onChunk(early);
+    for (const chunk of answer) this.#down.onChunk(chunk);
     client.attach(this.#up);
     upstream.attach(this.#down);
-    // Whoever read `early` may have paused the client when it had enough.
+    // Whoever read from the client before may have paused it when it had enough.
     if (!upstream.congested) client.resume();
   }
 

@@ -51,6 +51,11 @@ export function joinLinks(client: Link, upstream: Link): Link {
   };
 }
 
+/** One transform after the other. */
+export function joinTransforms(first: Transform, second: Transform): Transform {
+  return new Sequence(first, second);
+}
+
 /** Two transforms, one after the other: the output of the first is the input of the second. */
 class Sequence implements Transform, Output {
   readonly #first: Transform;

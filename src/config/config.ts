@@ -1,9 +1,32 @@
-import { isIP } from "node:net";
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
-import { DC_NUMBERS } from "../protocol/mtproto/dc.ts";
-import { type DcAddress, DEFAULT_DC_IPS, TELEGRAM_PORT } from "../protocol/mtproto/dc-addresses.ts";
-import { looksLikeSecret, type NamedSecret, parseSecret, redact } from "../protocol/mtproto/secret.ts";
-import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
+import { DC_NUMBERS, formatDcId, parseDcId, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
+import {
+  type DcAddress,
+  DEFAULT_DC_IPS,
+  DEFAULT_TCP_IPS,
+  DEFAULT_TCP_IPV6,
+  TELEGRAM_PORT,
+  TEST_TCP_IPS,
+  TEST_TCP_IPV6,
+} from "../protocol/mtproto/dc-addresses.ts";
+import { looksLikeSecret, type NamedSecret, parseSecret } from "../protocol/mtproto/secret.ts";
+import { parseDcAddress } from "./dc-address.ts";
+import { type DomainPort, parseDomainPort, splitDomains } from "./domain.ts";
+import { FieldReader } from "./field-reader.ts";
+import { FIELDS, type FieldName, type RawConfig } from "./fields.ts";
+import { nearestOf } from "./nearest.ts";
+import { parseInteger, parseNumber } from "./numbers.ts";
+import { type Pin, Pins, parsePin } from "./pins.ts";
+
+/** The ways to Telegram, in the order in which they are tried unless the user says otherwise. */
+export const ROUTE_NAMES = ["direct-ws", "fronted-ws", "cf-worker", "cf-domain", "direct-tcp"] as const;
+
+/** One way to Telegram. */
+export type RouteName = (typeof ROUTE_NAMES)[number];
+
+/** The public list of domains for the route cf-domain. */
+export const DEFAULT_CF_LIST_URL =
+  "https://raw.githubusercontent.com/Flowseal/tg-ws-proxy/main/.github/cfproxy-domains.txt";
 
 /** Everything that can be set, checked. */
 export interface Config {
@@ -11,7 +34,27 @@ export interface Config {
   readonly port: number;
   /** Empty: use the one that is kept on disk. */
   readonly secrets: readonly NamedSecret[];
+  /** In the order of trying, at least one; a route that lacks its domain is not among them. */
+  readonly routes: readonly RouteName[];
+  /** By dc number; the ones that are not there go by DNS. */
   readonly dcAddresses: ReadonlyMap<number, DcAddress>;
+  /** Where direct-tcp goes: every data centre, the address to try first first. */
+  readonly tcpAddresses: ReadonlyMap<number, readonly DcAddress[]>;
+  /** `tcpAddresses` of the test environment: 1, 2 and 3. */
+  readonly testTcpAddresses: ReadonlyMap<number, readonly DcAddress[]>;
+  /** The name that fronted-ws shows. Set whenever that route is in `routes`. */
+  readonly frontDomain: DomainPort | undefined;
+  /** The user's Workers. Not empty whenever cf-worker is in `routes`. */
+  readonly workerDomains: readonly DomainPort[];
+  /** Never logged. */
+  readonly workerToken: string | undefined;
+  /** The user's own domains for cf-domain. Empty: use the public list. */
+  readonly cfDomains: readonly DomainPort[];
+  /** Where the public list is: https, or http on this machine. */
+  readonly cfListUrl: string;
+  /** The proxy to reach everything through, as it was written: not checked here, and never logged. */
+  readonly upstreamProxy: string | undefined;
+  readonly pins: Pins;
   readonly poolSize: number;
   /** Bytes queued in one direction of a session from which on its source is paused. */
   readonly queueBytes: number;
@@ -36,63 +79,123 @@ export const MAX_SECRETS = 16;
  * @throws {ConfigError} With every problem at once: flag, value, reason, hint. Secrets are not quoted.
  */
 export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []): Config {
-  const issues: ConfigIssue[] = [...earlier];
-  const check = <T>(name: FieldName, fallback: T, parse: (text: string) => T): T => {
-    const text = raw[name]?.[0];
-    if (text === undefined) return fallback;
-    try {
-      return parse(text);
-    } catch (error) {
-      if (!(error instanceof FormatError)) throw error;
-      issues.push(issueOf(name, text, error));
-      return fallback;
-    }
-  };
+  const reader = new FieldReader(raw, earlier);
+  const wanted = readRoutes(reader);
   const config: Config = {
-    host: check("host", "127.0.0.1", parseHost),
-    port: check("port", 1443, (text) => parseInteger(text, 0, 65_535)),
-    secrets: parseSecrets(raw.secret ?? [], issues),
-    dcAddresses: parseDcAddresses(raw.dcIp, issues),
-    poolSize: check("poolSize", 4, (text) => parseInteger(text, 0, 64)),
-    queueBytes: check("bufKb", 256, (text) => parseInteger(text, 4, 16_384)) * 1024,
+    host: reader.value("host", "127.0.0.1", parseHost),
+    port: reader.value("port", 1443, (text) => parseInteger(text, 0, 65_535)),
+    secrets: readSecrets(reader),
+    routes: pickRoutes(reader, wanted),
+    dcAddresses: readDcAddresses(reader),
+    ...readTcpAddresses(reader),
+    frontDomain: reader.value<DomainPort | undefined>("frontDomain", undefined, parseDomainPort),
+    workerDomains: readDomains(reader, "cfproxyWorkerDomain"),
+    workerToken: reader.value<string | undefined>("cfproxyWorkerToken", undefined, parseToken),
+    cfDomains: readDomains(reader, "cfproxyDomain"),
+    cfListUrl: reader.value("cfproxyList", DEFAULT_CF_LIST_URL, parseListUrl),
+    upstreamProxy: reader.value<string | undefined>("upstreamProxy", undefined, parseProxyText),
+    pins: readPins(reader),
+    poolSize: reader.value("poolSize", 4, (text) => parseInteger(text, 0, 64)),
+    queueBytes: reader.value("bufKb", 256, (text) => parseInteger(text, 4, 16_384)) * 1024,
     forceTestDc: raw.forceTestDc !== undefined,
     tlsVerify: raw.noTlsVerify === undefined,
-    tlsCaFile: check<string | undefined>("tlsCa", undefined, parsePath),
-    logFile: parseLogFile(check),
+    tlsCaFile: reader.value<string | undefined>("tlsCa", undefined, parsePath),
+    logFile: readLogFile(reader),
     verbose: raw.verbose !== undefined,
-    warnings: findIdle(raw),
+    warnings: findIdle(reader, wanted),
   };
-  if (issues.length > 0) throw new ConfigError(issues);
+  if (reader.issues.length > 0) throw new ConfigError(reader.issues);
   return Object.freeze(config);
 }
 
 /** What is set but has no effect beside the rest: worth a warning, not a refusal of a command that used to work. */
-function findIdle(raw: RawConfig): string[] {
+function findIdle(reader: FieldReader, wanted: readonly RouteName[]): string[] {
   const idle: string[] = [];
-  if (raw.noTlsVerify !== undefined && raw.tlsCa !== undefined) {
-    idle.push("--tls-ca has no effect with --no-tls-verify");
+  const warn = (name: FieldName, why: string): void => {
+    if (reader.given(name)) idle.push(`--${FIELDS[name].flag} has no effect ${why}`);
+  };
+  for (const [route, names] of ROUTE_FIELDS) {
+    if (wanted.includes(route)) continue;
+    for (const name of names) warn(name, `without the route ${route}`);
   }
-  for (const name of ["logMaxMb", "logBackups"] as const) {
-    if (raw[name] === undefined || raw.logFile !== undefined) continue;
-    idle.push(`--${FIELDS[name].flag} has no effect without --log-file`);
+  if (!wanted.includes("direct-ws") && !wanted.includes("fronted-ws"))
+    warn("dcIp", "without the route direct-ws or fronted-ws");
+  if (wanted.includes("cf-domain")) {
+    if (reader.given("noCfproxy")) {
+      if (reader.given("route")) idle.push("--route cf-domain has no effect with --no-cfproxy");
+      warn("cfproxyDomain", "with --no-cfproxy");
+      warn("cfproxyList", "with --no-cfproxy");
+    } else if (reader.given("cfproxyDomain")) {
+      warn("cfproxyList", "with --cfproxy-domain");
+    }
+  }
+  if (wanted.includes("cf-worker") && !reader.given("cfproxyWorkerDomain"))
+    warn("cfproxyWorkerToken", "without --cfproxy-worker-domain");
+  if (reader.given("noTlsVerify")) warn("tlsCa", "with --no-tls-verify");
+  if (!reader.given("logFile")) {
+    for (const name of ["logMaxMb", "logBackups"] as const) warn(name, "without --log-file");
   }
   return idle;
 }
 
-function parseLogFile(
-  check: <T>(name: FieldName, fallback: T, parse: (text: string) => T) => T,
-): Config["logFile"] {
-  const path = check<string | undefined>("logFile", undefined, parsePath);
-  const maxMb = check("logMaxMb", 5, (text) => parseNumber(text, 0.03, 10_000));
-  const backups = check("logBackups", 0, (text) => parseInteger(text, 0, 100));
-  return path === undefined ? undefined : { path, maxBytes: Math.round(maxMb * 1024 * 1024), backups };
+/** The settings that one route alone uses. */
+const ROUTE_FIELDS: readonly (readonly [RouteName, readonly FieldName[]])[] = [
+  ["fronted-ws", ["frontDomain"]],
+  ["cf-worker", ["cfproxyWorkerDomain", "cfproxyWorkerToken"]],
+  ["cf-domain", ["cfproxyDomain", "cfproxyList"]],
+  ["direct-tcp", ["dcTcp"]],
+];
+
+/** The routes that the user names, or else all. */
+function readRoutes(reader: FieldReader): readonly RouteName[] {
+  if (!reader.given("route")) return ROUTE_NAMES;
+  const routes: RouteName[] = [];
+  for (const text of reader.raw.route ?? []) {
+    for (const part of text.split(",")) {
+      reader.attempt("route", part, () => {
+        const route = parseRoute(part.trim());
+        if (routes.includes(route)) throw new FormatError("BAD_VALUE", "named twice", "keep one of them");
+        routes.push(route);
+      });
+    }
+  }
+  return routes;
 }
 
-function parseSecrets(texts: readonly string[], issues: ConfigIssue[]): NamedSecret[] {
-  const secrets: NamedSecret[] = [];
-  const refuse = (message: string, hint?: string): void => {
-    issues.push({ path: "--secret", message, ...(hint === undefined ? {} : { hint }) });
+function parseRoute(text: string): RouteName {
+  const route = ROUTE_NAMES.find((name) => name === text);
+  if (route !== undefined) return route;
+  const near = nearestOf(text, ROUTE_NAMES);
+  const hint = near === undefined ? `the routes are ${ROUTE_NAMES.join(", ")}` : `did you mean ${near}?`;
+  throw new FormatError("BAD_VALUE", "no such route", hint);
+}
+
+/** The wanted routes that have what they need. One that the user named must have it. */
+function pickRoutes(reader: FieldReader, wanted: readonly RouteName[]): RouteName[] {
+  const named = reader.given("route");
+  const needs = (route: RouteName, name: FieldName): boolean => {
+    if (reader.given(name)) return true;
+    if (named && wanted.includes(route)) {
+      const { flag } = FIELDS[name];
+      reader.refuse("route", `${route} needs --${flag}`, `add --${flag} <domain>, or leave out ${route}`);
+    }
+    return false;
   };
+  const lacking = new Set<RouteName>();
+  if (!needs("fronted-ws", "frontDomain")) lacking.add("fronted-ws");
+  if (!needs("cf-worker", "cfproxyWorkerDomain")) lacking.add("cf-worker");
+  if (reader.raw.noCfproxy !== undefined) lacking.add("cf-domain");
+  const routes = wanted.filter((route) => !lacking.has(route));
+  // What else can leave none is a problem that has been said already.
+  if (routes.length === 0 && wanted.length > 0 && wanted.every((route) => route === "cf-domain"))
+    reader.refuse("route", "--no-cfproxy leaves no route", "leave out --no-cfproxy, or name another route");
+  return routes;
+}
+
+function readSecrets(reader: FieldReader): NamedSecret[] {
+  const texts = reader.raw.secret ?? [];
+  const secrets: NamedSecret[] = [];
+  const refuse = (message: string, hint?: string): void => reader.refuse("secret", message, hint);
   if (texts.length > MAX_SECRETS) refuse(`${texts.length} secrets, but ${MAX_SECRETS} is the most`);
   for (const [index, text] of texts.entries()) {
     const colon = text.indexOf(":");
@@ -119,58 +222,105 @@ function parseSecrets(texts: readonly string[], issues: ConfigIssue[]): NamedSec
   return secrets;
 }
 
-function parseDcAddresses(
-  texts: readonly string[] | undefined,
-  issues: ConfigIssue[],
-): Map<number, DcAddress> {
-  if (texts === undefined)
+function readDcAddresses(reader: FieldReader): Map<number, DcAddress> {
+  if (!reader.given("dcIp"))
     return new Map([...DEFAULT_DC_IPS].map(([dc, ip]) => [dc, { ip, port: TELEGRAM_PORT }]));
   const addresses = new Map<number, DcAddress>();
-  for (const text of texts) {
-    try {
-      const { dc, ...address } = parseDcAddress(text);
-      if (addresses.has(dc))
-        throw new FormatError("BAD_VALUE", `DC ${dc} has an address already`, "keep one of them");
-      addresses.set(dc, address);
-    } catch (error) {
-      if (!(error instanceof FormatError)) throw error;
-      issues.push(issueOf("dcIp", text, error));
-    }
-  }
+  reader.each("dcIp", (text) => {
+    const { dc, ...address } = parseDcAddress(text, DC_NUMBERS);
+    if (addresses.has(dc))
+      throw new FormatError("BAD_VALUE", `DC ${dc} has an address already`, "keep one of them");
+    addresses.set(dc, address);
+  });
   return addresses;
 }
 
-const DC_ADDRESS = /^(?<dc>\d+):(?:\[(?<ipv6>[^\]]+)\]|(?<ipv4>[^:]+))(?::(?<port>\d+))?$/;
-
-/** Reads `DC:IP`, `DC:IP:port` and `DC:[IPv6]:port`; an IPv6 address without a port may go without brackets. */
-function parseDcAddress(text: string): { dc: number } & DcAddress {
-  const bare = /^(\d+):(.+)$/.exec(text);
-  const groups =
-    bare !== null && isIP(bare[2] ?? "") === 6
-      ? { dc: bare[1] ?? "", ip: bare[2] ?? "", port: undefined }
-      : pickGroups(DC_ADDRESS.exec(text));
-  const hint = `for example 2:149.154.167.220, 2:149.154.167.220:8443 or 2:[2001:67c:4e8:f002::a]:443`;
-  if (groups === undefined) throw new FormatError("BAD_ADDRESS", "not of the form DC:IP[:port]", hint);
-  const dc = Number(groups.dc);
-  if (!DC_NUMBERS.some((known) => known === dc)) {
-    throw new FormatError(
-      "BAD_ADDRESS",
-      `there is no DC ${groups.dc}`,
-      `the data centres are ${DC_NUMBERS.join(", ")}`,
-    );
+/** The built-in addresses, but for the data centres that the user names; 10001-10003 are those of the test. */
+function readTcpAddresses(reader: FieldReader): Pick<Config, "tcpAddresses" | "testTcpAddresses"> {
+  const ids = [...DC_NUMBERS, ...TEST_DC_NUMBERS.map((dc) => formatDcId({ dc, media: false, test: true }))];
+  const own = new Map<number, DcAddress[]>();
+  reader.each("dcTcp", (text) => {
+    const { dc: id, ...address } = parseDcAddress(text, ids);
+    const others = own.get(id) ?? [];
+    if (others.some(({ ip, port }) => ip === address.ip && port === address.port))
+      throw new FormatError("BAD_VALUE", `DC ${id} has this address already`, "keep one of them");
+    own.set(id, [...others, address]);
+  });
+  const tcpAddresses = joinAddresses(DEFAULT_TCP_IPS, DEFAULT_TCP_IPV6);
+  const testTcpAddresses = joinAddresses(TEST_TCP_IPS, TEST_TCP_IPV6);
+  for (const [id, addresses] of own) {
+    const { dc, test } = parseDcId(id);
+    (test ? testTcpAddresses : tcpAddresses).set(dc, addresses);
   }
-  if (isIP(groups.ip) === 0 || groups.ip.includes("%"))
-    throw new FormatError("BAD_ADDRESS", `${groups.ip} is not an IP address`, hint);
-  const port = groups.port === undefined ? TELEGRAM_PORT : parseInteger(groups.port, 1, 65_535);
-  return { dc, ip: groups.ip, port };
+  return { tcpAddresses, testTcpAddresses };
 }
 
-function pickGroups(
-  match: RegExpExecArray | null,
-): { dc: string; ip: string; port: string | undefined } | undefined {
-  const { dc, ipv4, ipv6, port } = match?.groups ?? {};
-  const ip = ipv6 ?? ipv4;
-  return dc === undefined || ip === undefined ? undefined : { dc, ip, port };
+/** IPv4 first: where IPv6 does not work, it often fails by silence. */
+function joinAddresses(
+  ...families: readonly ReadonlyMap<number, string>[]
+): Map<number, readonly DcAddress[]> {
+  const joined = new Map<number, readonly DcAddress[]>();
+  for (const [dc, ip] of families.flatMap((family) => [...family]))
+    joined.set(dc, [...(joined.get(dc) ?? []), { ip, port: TELEGRAM_PORT }]);
+  return joined;
+}
+
+/** Each text may hold several domains; one that is there twice counts once, as in tg-ws-proxy. */
+function readDomains(reader: FieldReader, name: FieldName): DomainPort[] {
+  const domains = new Map<string, DomainPort>();
+  reader.each(name, (text) => {
+    const parts = splitDomains(text);
+    if (parts.length === 0) throw new FormatError("BAD_VALUE", "there is no domain in it");
+    for (const part of parts) {
+      reader.attempt(name, part, () => {
+        const domain = parseDomainPort(part);
+        const key = `${domain.domain}:${domain.port}`;
+        if (!domains.has(key)) domains.set(key, domain);
+      });
+    }
+  });
+  return [...domains.values()];
+}
+
+function readPins(reader: FieldReader): Pins {
+  const list: Pin[] = [];
+  let pins = new Pins();
+  reader.each("resolve", (text) => {
+    const pin = parsePin(text);
+    pins = new Pins([...list, pin]);
+    list.push(pin);
+  });
+  return pins;
+}
+
+function readLogFile(reader: FieldReader): Config["logFile"] {
+  const path = reader.value<string | undefined>("logFile", undefined, parsePath);
+  const maxMb = reader.value("logMaxMb", 5, (text) => parseNumber(text, 0.03, 10_000));
+  const backups = reader.value("logBackups", 0, (text) => parseInteger(text, 0, 100));
+  return path === undefined ? undefined : { path, maxBytes: Math.round(maxMb * 1024 * 1024), backups };
+}
+
+/** Whoever is between could put domains of his own into a list that comes in the clear. */
+function parseListUrl(text: string): string {
+  const hint = "for example https://example.org/domains.txt";
+  const url = /^https?:\/\/\S+$/i.test(text) ? URL.parse(text) : null;
+  if (url === null) throw new FormatError("BAD_VALUE", "not an address of the web", hint);
+  if (url.username !== "" || url.password !== "")
+    throw new FormatError("BAD_VALUE", "a name or password cannot be in it", hint);
+  const loopback = /^(?:localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(url.hostname);
+  if (url.protocol === "http:" && !loopback)
+    throw new FormatError("BAD_VALUE", "http is for this machine only", "use https://");
+  return url.href;
+}
+
+function parseToken(text: string): string {
+  if (/^[\x21-\x7e]{1,256}$/.test(text)) return text;
+  throw new FormatError("BAD_VALUE", "not 1-256 visible ASCII characters");
+}
+
+function parseProxyText(text: string): string {
+  if (text.trim() !== "") return text;
+  throw new FormatError("BAD_VALUE", "not an address", "for example socks5://127.0.0.1:1080");
 }
 
 function parseHost(text: string): string {
@@ -186,26 +336,4 @@ function parseHost(text: string): string {
 function parsePath(text: string): string {
   if (text.length > 0) return text;
   throw new FormatError("BAD_VALUE", "not a file name");
-}
-
-function parseInteger(text: string, least: number, most: number): number {
-  if (/^\d{1,9}$/.test(text) && Number(text) >= least && Number(text) <= most) return Number(text);
-  throw new FormatError("BAD_VALUE", `not a whole number from ${least} to ${most}`);
-}
-
-function parseNumber(text: string, least: number, most: number): number {
-  if (/^\d{1,9}(?:\.\d{1,9})?$/.test(text) && Number(text) >= least && Number(text) <= most)
-    return Number(text);
-  throw new FormatError("BAD_VALUE", `not a number from ${least} to ${most}`);
-}
-
-function issueOf(name: FieldName, text: string, { message, hint = usage(name) }: FormatError): ConfigIssue {
-  return { path: `--${FIELDS[name].flag}`, message: `${redact(text)}: ${message}`, hint };
-}
-
-/** `--port <port>; 1443 without it`. */
-function usage(name: FieldName): string {
-  const field: Field = FIELDS[name];
-  const fallback = field.default === undefined ? "" : `; ${field.default} without it`;
-  return `--${field.flag} <${field.value ?? "value"}>${fallback}`;
 }

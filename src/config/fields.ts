@@ -10,6 +10,8 @@ export interface Field {
   readonly value?: string;
   /** The default, as the help text shows it. */
   readonly default?: string;
+  /** The value is a secret, or holds one: no message may quote it. Keys that look like keys are cut out anyway. */
+  readonly sensitive?: true;
   readonly help: string;
 }
 
@@ -39,12 +41,70 @@ export const FIELDS = {
     value: "[name:]secret",
     help: "16 bytes, hexadecimal or base64; up to 16 times. Without: one is made and kept",
   },
+  route: {
+    flag: "route",
+    kind: "list",
+    value: "name",
+    default: "direct-ws,fronted-ws,cf-worker,cf-domain,direct-tcp",
+    help: "Ways to Telegram, in the order of trying; with commas between",
+  },
   dcIp: {
     flag: "dc-ip",
     kind: "list",
     value: "DC:IP[:port]",
     default: "2:149.154.167.220 4:149.154.167.220",
     help: "Where a data centre is; the ones not named go by DNS",
+  },
+  dcTcp: {
+    flag: "dc-tcp",
+    kind: "list",
+    value: "DC:IP[:port]",
+    help: "Where direct-tcp finds a data centre; the ones not named stay as built in",
+  },
+  frontDomain: {
+    flag: "front-domain",
+    kind: "value",
+    value: "domain[:port]",
+    help: "The name that fronted-ws shows to the network",
+  },
+  cfproxyWorkerDomain: {
+    flag: "cfproxy-worker-domain",
+    kind: "list",
+    value: "domain[:port]",
+    help: "Your Cloudflare Worker, for cf-worker; repeat for more",
+  },
+  cfproxyWorkerToken: {
+    flag: "cfproxy-worker-token",
+    kind: "value",
+    value: "token",
+    sensitive: true,
+    help: "What your Worker asks for before it serves",
+  },
+  cfproxyDomain: {
+    flag: "cfproxy-domain",
+    kind: "list",
+    value: "domain[:port]",
+    help: "Your domain at Cloudflare, for cf-domain; without: the public list",
+  },
+  noCfproxy: { flag: "no-cfproxy", kind: "switch", help: "Leave out the route cf-domain" },
+  cfproxyList: {
+    flag: "cfproxy-list",
+    kind: "value",
+    value: "url",
+    help: "Another list of public domains for cf-domain; without: the one of tg-ws-proxy",
+  },
+  upstreamProxy: {
+    flag: "upstream-proxy",
+    kind: "value",
+    value: "url",
+    sensitive: true,
+    help: "Reach everything through this proxy",
+  },
+  resolve: {
+    flag: "resolve",
+    kind: "list",
+    value: "NAME=IP",
+    help: "Do not ask DNS for this name; *.example.org=IP for all below it",
   },
   poolSize: {
     flag: "pool-size",

@@ -1,7 +1,8 @@
-import leven from "leven";
 import { ConfigError, type ConfigIssue } from "../core/errors.ts";
-import { looksLikeSecret, redact } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
+import { nearestOf } from "./nearest.ts";
+import { quote } from "./quote.ts";
 
 /** What a command line says, and what is wrong with it. */
 export interface ScannedFlags {
@@ -25,29 +26,33 @@ export function readFlags(argv: readonly string[], names: readonly FieldName[]):
 export function scanFlags(argv: readonly string[], names: readonly FieldName[]): ScannedFlags {
   const raw: Partial<Record<FieldName, string[]>> = {};
   const issues: ConfigIssue[] = [];
+  let previous: Field | undefined;
   for (let at = 0; at < argv.length; at++) {
     const word = argv[at] ?? "";
     if (!word.startsWith("-") || word === "-") {
-      issues.push(strayWord(word));
+      issues.push(strayWord(word, previous));
       continue;
     }
+    previous = undefined;
     const [written = word, inline] = splitOnce(word, "=");
     const name = names.find((candidate) => spellings(FIELDS[candidate]).includes(written));
     if (name === undefined) {
-      issues.push({ path: redact(written), message: "unknown flag", hint: nearest(written, names) });
+      issues.push({ path: quote(written), message: "unknown flag", hint: nearest(written, names) });
       if (inline === undefined && argv[at + 1]?.startsWith("-") === false) at += 1; // most likely its value
       continue;
     }
     const field: Field = FIELDS[name];
+    previous = field;
     const values = raw[name] ?? [];
     raw[name] = values;
     if (values.length > 0 && field.kind !== "list") {
-      const again = field.kind === "switch" ? "" : `: ${redact(inline ?? argv[at + 1] ?? "")}`;
+      const quotable = field.kind !== "switch" && field.sensitive !== true;
+      const again = quotable ? `: ${quote(inline ?? argv[at + 1] ?? "")}` : "";
       issues.push({ path: written, message: `given more than once${again}`, hint: "keep one of them" });
     }
     if (field.kind === "switch") {
       if (inline !== undefined)
-        issues.push({ path: written, message: `takes no value, but got ${redact(inline)}` });
+        issues.push({ path: written, message: `takes no value, but got ${quote(inline)}` });
       values.push("");
       continue;
     }
@@ -66,7 +71,15 @@ export function scanFlags(argv: readonly string[], names: readonly FieldName[]):
   return { raw, issues };
 }
 
-function strayWord(word: string): ConfigIssue {
+/** @param previous The flag before it: the word may be the rest of its value, after a space too many. */
+function strayWord(word: string, previous: Field | undefined): ConfigIssue {
+  if (previous?.sensitive === true) {
+    return {
+      path: `a word after --${previous.flag}`,
+      message: "unexpected",
+      hint: "quote a value with spaces",
+    };
+  }
   if (word.split(":").some(looksLikeSecret)) {
     return {
       path: "a secret",
@@ -74,7 +87,7 @@ function strayWord(word: string): ConfigIssue {
       hint: "--secret <secret>, and once more for each",
     };
   }
-  return { path: word, message: "unexpected word", hint: "flags start with --; see tgws --help" };
+  return { path: quote(word), message: "unexpected word", hint: "flags start with --; see tgws --help" };
 }
 
 function spellings(field: Field): string[] {
@@ -89,8 +102,6 @@ function splitOnce(text: string, separator: string): [string, string?] {
 /** The flag that was most likely meant, or where to look. */
 function nearest(written: string, names: readonly FieldName[]): string {
   const flags = [...names.map((name) => `--${FIELDS[name].flag}`), "--help", "--version"];
-  const distances = flags.map((flag) => ({ flag, distance: leven(written, flag) }));
-  const [best] = distances.sort((a, b) => a.distance - b.distance);
-  const close = best !== undefined && best.distance <= Math.max(2, written.length / 3);
-  return close ? `did you mean ${best.flag}?` : "tgws --help lists the flags";
+  const flag = nearestOf(written, flags);
+  return flag === undefined ? "tgws --help lists the flags" : `did you mean ${flag}?`;
 }

@@ -1,18 +1,10 @@
 import { randomBytes } from "node:crypto";
-import {
-  chmodSync,
-  linkSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { linkSync, readFileSync, renameSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { StartError } from "../core/errors.ts";
 import { parseSecret, SECRET_LENGTH } from "../protocol/mtproto/secret.ts";
+import { hasCode, readPrivate, reasonOf, writeBeside } from "./private-file.ts";
 
 /** The environment variables that say where configuration is kept. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -49,7 +41,7 @@ export function configFolder(environment: Environment, platform: NodeJS.Platform
  */
 export function loadOrCreateSecret(folder: string): Uint8Array {
   const path = join(folder, "secret");
-  const text = readIfThere(path) ?? createSecret(folder, path);
+  const text = readIfThere(path) ?? createSecret(path);
   try {
     return parseSecret(text);
   } catch (error) {
@@ -69,55 +61,34 @@ export function generateSecret(): Uint8Array {
 
 function readIfThere(path: string): string | undefined {
   try {
-    const text = readFileSync(path, "utf8");
-    keepPrivate(path);
-    return text;
+    return readPrivate(path);
   } catch (error) {
-    if (hasCode(error, "ENOENT")) return undefined;
     throw fileError("read", path, error);
   }
 }
 
-/** Takes the rights of others away where that is possible: a file of somebody else, or read-only, still serves. */
-function keepPrivate(path: string): void {
-  if (process.platform === "win32" || (statSync(path).mode & 0o077) === 0) return;
-  try {
-    chmodSync(path, 0o600);
-  } catch (error) {
-    if (!hasCode(error, "EPERM") && !hasCode(error, "EROFS")) throw error;
-  }
-}
-
-function createSecret(folder: string, path: string): string {
+function createSecret(path: string): string {
   const text = `${generateSecret().toHex()}\n`;
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
-    try {
-      linkSync(temporary, path); // unlike a rename, this does not replace one that came in between
-    } catch (error) {
-      if (hasCode(error, "EEXIST")) return readFileSync(path, "utf8");
-      renameSync(temporary, path); // a file system without links
-    }
-    return text;
+    return writeBeside(path, text, (temporary) => {
+      try {
+        linkSync(temporary, path); // unlike a rename, this does not replace one that came in between
+      } catch (error) {
+        if (hasCode(error, "EEXIST")) return readFileSync(path, "utf8");
+        renameSync(temporary, path); // a file system without links
+      }
+      return text;
+    });
   } catch (error) {
     throw fileError("write", path, error);
-  } finally {
-    rmSync(temporary, { force: true });
   }
 }
 
 function fileError(verb: "read" | "write", path: string, error: unknown): StartError {
-  const reason = error instanceof Error && "code" in error ? String(error.code) : String(error);
   return new StartError(
     "FILE",
-    `Cannot ${verb} the secret: ${path} (${reason})`,
+    `Cannot ${verb} the secret: ${path} (${reasonOf(error)})`,
     "set TGWS_HOME to a folder of your own, or give one with --secret",
     error,
   );
-}
-
-function hasCode(error: unknown, code: string): boolean {
-  return error instanceof Error && "code" in error && error.code === code;
 }

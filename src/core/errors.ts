@@ -51,29 +51,48 @@ export class FormatError extends TgwsError<FormatErrorCode> {
  * - `UNREACHABLE` no way to the host or network
  * - `TIMEOUT` nothing within the connect deadline
  * - `DNS` the name has no address
- * - `CLOSED` the connection ended during the opening
+ * - `CLOSED` the connection ended during the opening, or before it carried anything back
+ * - `PROXY` the outbound proxy refused or did not understand
+ * - `SILENT` it opened, and nothing came back for what the client sent
+ * - `STALLED` it stopped in the middle of a packet, early in the connection
  * - `ABORTED` the caller gave up first
  * - `UNKNOWN` anything else; the message quotes it
  */
-export type RouteErrorCode =
-  | "REDIRECT"
-  | "STATUS"
-  | "PROTOCOL"
-  | "TLS"
-  | "REFUSED"
-  | "UNREACHABLE"
-  | "TIMEOUT"
-  | "DNS"
-  | "CLOSED"
-  | "ABORTED"
-  | "UNKNOWN";
+export type RouteErrorCode = (typeof ROUTE_ERROR_CODES)[number];
+
+/** Every {@link RouteErrorCode}. */
+export const ROUTE_ERROR_CODES = [
+  "REDIRECT",
+  "STATUS",
+  "PROTOCOL",
+  "TLS",
+  "REFUSED",
+  "UNREACHABLE",
+  "TIMEOUT",
+  "DNS",
+  "CLOSED",
+  "PROXY",
+  "SILENT",
+  "STALLED",
+  "ABORTED",
+  "UNKNOWN",
+] as const;
+
+/** Tells whether text from elsewhere, such as a file, is a {@link RouteErrorCode}. */
+export function isRouteErrorCode(text: unknown): text is RouteErrorCode {
+  return ROUTE_ERROR_CODES.some((code) => code === text);
+}
 
 /** One way to a data centre that did not open: try the next. Any other error is a bug. */
 export class RouteError extends TgwsError<RouteErrorCode> {
   /** The HTTP status, where there was one. */
   readonly status: number | undefined;
 
-  constructor(code: RouteErrorCode, message: string, details: { status?: number; cause?: unknown } = {}) {
+  constructor(
+    code: RouteErrorCode,
+    message: string,
+    details: { readonly status?: number; readonly cause?: unknown } = {},
+  ) {
     super(code, message, details.cause);
     this.status = details.status;
   }
@@ -91,10 +110,28 @@ export class NoRouteError extends TgwsError<"NO_ROUTE"> {
   readonly attempts: readonly RouteAttempt[];
 
   constructor(target: string, attempts: readonly RouteAttempt[]) {
-    const reasons = attempts.map(({ route, endpoint, error }) => `${route} ${endpoint}: ${error.message}`);
-    super("NO_ROUTE", `Cannot reach ${target}: ${reasons.join("; ") || "no route serves it"}`);
+    super("NO_ROUTE", `Cannot reach ${target}: ${describeAttempts(attempts) || "no route serves it"}`);
     this.attempts = attempts;
   }
+}
+
+/** Endpoints of a route that failed alike are named together, and not more of them than help. */
+const MOST_NAMED = 2;
+
+function describeAttempts(attempts: readonly RouteAttempt[]): string {
+  const alike = new Map<string, { route: string; reason: string; endpoints: Set<string> }>();
+  for (const { route, endpoint, error } of attempts) {
+    const key = `${route} ${error.message}`;
+    const one = alike.get(key) ?? { route, reason: error.message, endpoints: new Set() };
+    one.endpoints.add(endpoint);
+    alike.set(key, one);
+  }
+  const parts = [...alike.values()].map(({ route, reason, endpoints }) => {
+    const named = [...endpoints].slice(0, MOST_NAMED).join(", ");
+    const more = endpoints.size > MOST_NAMED ? ` and ${endpoints.size - MOST_NAMED} more` : "";
+    return `${route} ${named}${more}: ${reason}`;
+  });
+  return parts.join("; ");
 }
 
 /** One problem of the configuration: where it stands, what is wrong, and what to do about it. */

@@ -6,6 +6,9 @@ import type { RouteAttempt } from "./errors.ts";
  * - `client-closed`, `upstream-closed` that side closed first
  * - `client-error`, `upstream-error` that side's connection broke
  * - `idle` nothing crossed for the idle limit
+ * - `stalled` the data centre stopped in the middle of a packet, early on: the way there is bad, and the client
+ *   gets the next one when it comes again
+ * - `network-changed` after sleep, or a change of networks, the data centre's side gave no sign of life
  * - `stranger` the first bytes were no client's, or did not come in time
  * - `left-early` the client left before its handshake was complete, or while a route was being opened
  * - `no-route` no route to the data centre opened
@@ -18,6 +21,8 @@ export type EndReason =
   | "client-error"
   | "upstream-error"
   | "idle"
+  | "stalled"
+  | "network-changed"
   | "stranger"
   | "left-early"
   | "no-route"
@@ -33,7 +38,11 @@ export interface SessionView {
   readonly secret: string | undefined;
   /** For a person: `DC 4 media`. */
   readonly target: string | undefined;
+  /** The number of the data centre, 0 before the handshake. */
+  readonly dc: number;
   readonly route: string | undefined;
+  /** Where exactly that leads. */
+  readonly endpoint: string | undefined;
   readonly counts: { readonly up: number; readonly down: number };
   /** `performance.now()`. */
   readonly startedAt: number;
@@ -43,8 +52,25 @@ export interface SessionView {
 export type SessionEvent =
   | { readonly type: "started"; readonly session: SessionView }
   | { readonly type: "identified"; readonly session: SessionView }
+  /** A way to the data centre is being opened. */
+  | {
+      readonly type: "attempt";
+      readonly session: SessionView;
+      readonly route: string;
+      readonly endpoint: string;
+    }
+  /** It did not open; or it did and then carried nothing (`SILENT`, `STALLED`, `CLOSED`). */
   | { readonly type: "route-failed"; readonly session: SessionView; readonly attempt: RouteAttempt }
-  | { readonly type: "connected"; readonly session: SessionView; readonly warm: boolean }
+  /** The first way is open. */
+  | {
+      readonly type: "connected";
+      readonly session: SessionView;
+      readonly warm: boolean;
+      /** Milliseconds. */
+      readonly openMs: number;
+    }
+  /** Another way than the first to open was the first to answer, and serves the session. */
+  | { readonly type: "rerouted"; readonly session: SessionView; readonly from: string }
   | {
       readonly type: "ended";
       readonly session: SessionView;

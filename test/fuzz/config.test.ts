@@ -1,11 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import { isIP } from "node:net";
 import fc from "fast-check";
-import { type Config, MAX_SECRETS, parseConfig } from "../../src/config/config.ts";
+import { type Config, MAX_SECRETS, parseConfig, ROUTE_NAMES } from "../../src/config/config.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "../../src/config/fields.ts";
-import { readFlags } from "../../src/config/read-flags.ts";
+import { readFlags, scanFlags } from "../../src/config/read-flags.ts";
 import { ConfigError } from "../../src/core/errors.ts";
-import { DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
+import { isDomainName } from "../../src/protocol/cf-domains.ts";
+import { DC_NUMBERS, TEST_DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
 
 const RUNS = { seed: 20_253, numRuns: 3_000 };
 const NAMES = Object.keys(FIELDS) as FieldName[];
@@ -24,6 +25,15 @@ const address = fc.oneof(
   fc.domain(),
 );
 
+const routes = fc.array(fc.constantFrom(...ROUTE_NAMES, "", "direct"), { minLength: 1, maxLength: 5 });
+const place = fc
+  .tuple(
+    fc.constantFrom("", "https://", "wss://", "http://", "ann:b@"),
+    fc.oneof(fc.domain(), fc.constantFrom("localhost", "пример.рф", "a..b", "*.a.b", "xn--a.b")),
+    fc.constantFrom("", ":443", ":0", ":x", "/", ":8443/", "/path"),
+  )
+  .map((parts) => parts.join(""));
+
 /** What could stand for a value, mostly nearly right. */
 const value = fc.oneof(
   text,
@@ -31,6 +41,13 @@ const value = fc.oneof(
   fc.double().map(String),
   address,
   hexSecret,
+  routes.map((names) => names.join(",")),
+  place,
+  fc.array(place, { maxLength: 3 }).map((places) => places.join("; ")),
+  fc
+    .tuple(fc.constantFrom("", "*.", "*"), fc.domain(), address)
+    .map(([star, name, ip]) => `${star}${name}=${ip}`),
+  fc.webUrl(),
   fc.tuple(fc.constantFrom("", "dd", "ee", "ann:", ":", "a b:"), hexSecret).map((parts) => parts.join("")),
   fc.uint8Array({ maxLength: 40 }).map((bytes) => bytes.toBase64()),
   fc
@@ -44,7 +61,9 @@ const argument = fc.oneof(
   { weight: 4, arbitrary: fc.tuple(flag, value).map(([left, right]) => [`${left}=${right}`]) },
   {
     weight: 2,
-    arbitrary: fc.constantFrom("-v", "--verbose", "--force-test-dc", "--no-tls-verify").map((word) => [word]),
+    arbitrary: fc
+      .constantFrom("-v", "--verbose", "--force-test-dc", "--no-tls-verify", "--no-cfproxy")
+      .map((word) => [word]),
   },
   { weight: 1, arbitrary: text.map((word) => [`--${word}`]) },
   { weight: 1, arbitrary: fc.oneof(flag, text, value).map((word) => [word]) },
@@ -83,10 +102,34 @@ function expectSound(config: Config): void {
     expect(isIP(ip)).not.toBe(0);
     expect(port).toBeWithin(1, 65_536);
   }
+  expectSoundRoutes(config);
   if (config.logFile === undefined) return;
   expect(config.logFile.path).not.toBe("");
   expect(config.logFile.backups).toBeWithin(0, 101);
   expect(config.logFile.maxBytes).toBeWithin(30_000, 10_000 * 1024 * 1024 + 1);
+}
+
+function expectSoundRoutes(config: Config): void {
+  const { routes, frontDomain, workerDomains, cfDomains } = config;
+  expect(routes).not.toBeEmpty();
+  expect(new Set(routes).size).toBe(routes.length);
+  if (routes.includes("fronted-ws")) expect(frontDomain).toBeDefined();
+  if (routes.includes("cf-worker")) expect(workerDomains).not.toBeEmpty();
+  for (const { domain, port } of [...workerDomains, ...cfDomains, ...(frontDomain ? [frontDomain] : [])]) {
+    expect(domain === "localhost" || isDomainName(domain)).toBe(true);
+    expect(port).toBeWithin(1, 65_536);
+  }
+  expect([...config.tcpAddresses.keys()]).toEqual([...DC_NUMBERS]);
+  expect([...config.testTcpAddresses.keys()]).toEqual([...TEST_DC_NUMBERS]);
+  for (const { ip, port } of [...config.tcpAddresses.values(), ...config.testTcpAddresses.values()].flat()) {
+    expect(isIP(ip)).not.toBe(0);
+    expect(port).toBeWithin(1, 65_536);
+  }
+  expect(new URL(config.cfListUrl).protocol).toMatch(/^https?:$/);
+  expect(config.upstreamProxy).not.toBe("");
+  expect(config.workerToken).not.toBe("");
+  const pinned = config.pins.addressOf("www.example.org");
+  expect(pinned === undefined || isIP(pinned) !== 0).toBe(true);
 }
 
 describe("readFlags() and parseConfig()", () => {
@@ -157,6 +200,32 @@ describe("parseConfig()", () => {
         expect(JSON.stringify([outcome.message, outcome.issues])).not.toContain(secret);
       }),
       RUNS,
+    );
+  });
+
+  test("quotes no token and no password, whatever is wrong with it", () => {
+    const password = fc.stringMatching(/^[A-Z][a-z]{5}[0-9]{6}$/);
+    const damage = fc.constantFrom<(password: string) => readonly string[]>(
+      (text) => ["--cfproxy-worker-token", `${text} `],
+      (text) => ["--cfproxy-worker-token", `${text}\u00e9`],
+      (text) => ["--cfproxy-worker-token", text, text],
+      (text) => ["--cfproxy-worker-token", text, `--cfproxy-worker-token=${text}`],
+      (text) => ["--upstream-proxy", `http://a:${text}@b.c`, `--upstream-proxy=http://a:${text}@b.c`],
+      (text) => ["--upstream-proxy", "http://a:b", `${text}@b.c`],
+      (text) => ["--front-domain", `https://a:${text}@b.c`],
+      (text) => ["--cfproxy-list", `https://a:${text}@b.c`],
+      (text) => [`socks5://a:${text}@b.c`],
+    );
+    fc.assert(
+      fc.property(password, damage, (text, spoil) => {
+        const outcome = outcomeOf(() => {
+          const { raw, issues } = scanFlags(spoil(text), NAMES);
+          return parseConfig(raw, issues);
+        });
+        if (!(outcome instanceof ConfigError)) throw new Error("unreachable: it is damaged");
+        expect(JSON.stringify([outcome.message, outcome.issues])).not.toContain(text);
+      }),
+      { ...RUNS, numRuns: 1_000 },
     );
   });
 });

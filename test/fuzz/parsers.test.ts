@@ -1,12 +1,22 @@
 import { describe, expect, test } from "bun:test";
+import { isIP } from "node:net";
 import fc from "fast-check";
+import { Pins, parsePin } from "../../src/config/pins.ts";
 import { TgwsError } from "../../src/core/errors.ts";
 import { openClientInit, sealServerInit } from "../../src/crypto/obfuscated2-ciphers.ts";
+import {
+  DEFAULT_CF_LIST,
+  decodeDomain,
+  isDomainName,
+  MAX_DOMAINS,
+  parseDomainList,
+} from "../../src/protocol/cf-domains.ts";
 import { DC_NUMBERS, formatDcId, parseDcId, TEST_DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
 import { isReservedStart, parseInit, writeInit } from "../../src/protocol/mtproto/obfuscated2.ts";
 import { PacketBoundaries } from "../../src/protocol/mtproto/packet-boundaries.ts";
 import { formatSecret, parseSecret } from "../../src/protocol/mtproto/secret.ts";
 import { transportOfTag } from "../../src/protocol/mtproto/transport.ts";
+import { formatRelayPath, parseRelayPath } from "../../src/protocol/relay/request.ts";
 import { makeInit, openInit } from "../support/obfuscated2.ts";
 import { TRANSPORTS } from "../support/packets.ts";
 
@@ -186,6 +196,118 @@ describe("sealServerInit()", () => {
         expect(isReservedStart(init)).toBe(false);
       }),
       { ...RUNS, numRuns: 1_000 },
+    );
+  });
+});
+
+const anyText = fc.oneof(
+  fc.string({ unit: "binary", maxLength: 80, size: "max" }),
+  fc.string({ unit: fc.constantFrom(..."abcXYZ019.-_#=&?%/:*[] \r\n"), maxLength: 120, size: "max" }),
+);
+
+describe("parseDomainList()", () => {
+  const line = fc.oneof(
+    anyText,
+    fc.domain(),
+    fc.constantFrom(...DEFAULT_CF_LIST.trim().split("\n"), "virkgj.com", "", "#"),
+  );
+
+  test("gives names only, each once, for any text", () => {
+    fc.assert(
+      fc.property(fc.array(line, { maxLength: 20 }), fc.constantFrom("\n", "\r\n"), (lines, end) => {
+        const domains = parseDomainList(lines.join(end));
+        expect(domains.every(isDomainName)).toBe(true);
+        expect(new Set(domains.map((domain) => domain.toLowerCase())).size).toBe(domains.length);
+        expect(domains.length).toBeLessThanOrEqual(MAX_DOMAINS);
+      }),
+      RUNS,
+    );
+  });
+
+  test("decodes any name to one of its length, or to none", () => {
+    fc.assert(
+      fc.property(line, (encoded) => {
+        const domain = decodeDomain(encoded);
+        if (domain === undefined) return;
+        expect(isDomainName(domain)).toBe(true);
+        expect(domain.length).toBe(encoded.endsWith(".com") ? encoded.length + 2 : encoded.length);
+      }),
+      RUNS,
+    );
+  });
+});
+
+describe("parseRelayPath()", () => {
+  const ip = fc.oneof(fc.ipV4(), fc.ipV6());
+
+  test("reads what formatRelayPath wrote, as URL.searchParams does", () => {
+    fc.assert(
+      fc.property(ip, fc.constantFrom(...DC_NUMBERS), (dst, dc) => {
+        const path = formatRelayPath({ dst, dc });
+        expect(parseRelayPath(path)).toEqual({ dst, dc });
+        const { searchParams } = new URL(path, "wss://relay.example");
+        expect(searchParams.get("dst")).toBe(dst);
+        expect(searchParams.get("dc")).toBe(String(dc));
+      }),
+      RUNS,
+    );
+  });
+
+  test("gives an IP address and a data centre, or an error of ours, for any text", () => {
+    const part = fc.oneof(anyText, fc.constantFrom("dst", "dc", "2", "203", "192.0.2.7", "::1", "::", "%3A"));
+    const query = fc
+      .array(fc.tuple(fc.oneof(fc.constantFrom("dst", "dc"), part), fc.oneof(ip, part)), { maxLength: 4 })
+      .map((pairs) => `/apiws?${pairs.map((pair) => pair.join("=")).join("&")}`);
+    fc.assert(
+      fc.property(fc.oneof(anyText, query), (path) => {
+        const outcome = outcomeOf(() => parseRelayPath(path));
+        if ("code" in outcome) return expect(["BAD_VALUE", "BAD_ADDRESS"]).toContain(outcome.code);
+        expect(isIP(outcome.value.dst)).not.toBe(0);
+        expect(DC_NUMBERS.some((dc) => dc === outcome.value.dc)).toBe(true);
+      }),
+      RUNS,
+    );
+  });
+
+  test("takes for an IP address what the platform does", () => {
+    const nearly = fc.oneof(
+      ip,
+      fc.tuple(ip, fc.nat(45), fc.constantFrom("", ":", "::", ".", "0", "g", "1")).map(([text, at, more]) => {
+        return text.slice(0, at) + more + text.slice(at + 1);
+      }),
+      fc.string({ unit: fc.constantFrom(..."0129af:."), maxLength: 45 }),
+    );
+    fc.assert(
+      fc.property(nearly, (dst) => {
+        const outcome = outcomeOf(() => parseRelayPath(formatRelayPath({ dst, dc: 2 })));
+        expect("value" in outcome).toBe(isIP(dst) !== 0);
+      }),
+      RUNS,
+    );
+  });
+});
+
+describe("parsePin()", () => {
+  const ip = fc.oneof(fc.ipV4(), fc.ipV6());
+
+  test("gives a pin that answers, or an error of ours, for any text", () => {
+    const text = fc.oneof(
+      anyText,
+      fc
+        .tuple(fc.constantFrom("", "*.", "*"), fc.oneof(fc.domain(), anyText), fc.oneof(ip, anyText))
+        .map(([star, name, address]) => `${star}${name}=${address}`),
+    );
+    fc.assert(
+      fc.property(text, (written) => {
+        const outcome = outcomeOf(() => parsePin(written));
+        if ("code" in outcome) return expect(outcome.code).toBe("BAD_ADDRESS");
+        const pin = outcome.value;
+        const pins = new Pins([pin]);
+        expect(isIP(pin.ip)).not.toBe(0);
+        expect(pins.addressOf(pin.scope === "name" ? pin.name : `www.${pin.name}`)).toBe(pin.ip);
+        if (pin.scope === "suffix") expect(pins.addressOf(pin.name)).toBeUndefined();
+      }),
+      RUNS,
     );
   });
 });

@@ -1,6 +1,13 @@
 import { describe, expect, test } from "bun:test";
-import { type Config, MAX_SECRETS, parseConfig } from "../../src/config/config.ts";
+import {
+  type Config,
+  DEFAULT_CF_LIST_URL,
+  MAX_SECRETS,
+  parseConfig,
+  ROUTE_NAMES,
+} from "../../src/config/config.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
+import { Pins } from "../../src/config/pins.ts";
 import { ConfigError, type ConfigIssue } from "../../src/core/errors.ts";
 
 const HEX = "00112233445566778899aabbccddeeff";
@@ -19,12 +26,35 @@ function issuesOf(raw: RawConfig): readonly ConfigIssue[] {
 /** Another secret for each number. */
 const secretOf = (number: number): string => number.toString(16).padStart(32, "0");
 
+const both = (...ips: readonly string[]) => ips.map((ip) => ({ ip, port: 443 }));
+
 describe("parseConfig()", () => {
   test("fills in the defaults of tg-ws-proxy", () => {
     const expected: Config = {
       host: "127.0.0.1",
       port: 1443,
       secrets: [],
+      routes: ["direct-ws", "cf-domain", "direct-tcp"],
+      tcpAddresses: new Map([
+        [1, both("149.154.175.50", "2001:b28:f23d:f001::a")],
+        [2, both("149.154.167.51", "2001:67c:4e8:f002::a")],
+        [3, both("149.154.175.100", "2001:b28:f23d:f003::a")],
+        [4, both("149.154.167.91", "2001:67c:4e8:f004::a")],
+        [5, both("149.154.171.5", "2001:b28:f23f:f005::a")],
+        [203, both("91.105.192.100", "2a0a:f280:203:a:5000::100")],
+      ]),
+      testTcpAddresses: new Map([
+        [1, both("149.154.175.10", "2001:b28:f23d:f001::e")],
+        [2, both("149.154.167.40", "2001:67c:4e8:f002::e")],
+        [3, both("149.154.175.117", "2001:b28:f23d:f003::e")],
+      ]),
+      frontDomain: undefined,
+      workerDomains: [],
+      workerToken: undefined,
+      cfDomains: [],
+      cfListUrl: "https://raw.githubusercontent.com/Flowseal/tg-ws-proxy/main/.github/cfproxy-domains.txt",
+      upstreamProxy: undefined,
+      pins: new Pins(),
       dcAddresses: new Map([
         [2, { ip: "149.154.167.220", port: 443 }],
         [4, { ip: "149.154.167.220", port: 443 }],
@@ -323,5 +353,331 @@ describe("parseConfig(), addresses of data centres", () => {
 
   test("says what is wrong with each of them", () => {
     expect(issuesOf({ dcIp: ["x", "2:192.0.2.7", "9:192.0.2.7"] })).toHaveLength(2);
+  });
+});
+
+/** What the routes that need a domain need. */
+const DOMAINS: RawConfig = { frontDomain: ["front.example"], cfproxyWorkerDomain: ["worker.example"] };
+
+describe("parseConfig(), routes", () => {
+  test("takes all of them when they have what they need", () => {
+    expect(parseConfig(DOMAINS).routes).toEqual([...ROUTE_NAMES]);
+    expect(parseConfig(DOMAINS).warnings).toEqual([]);
+  });
+
+  test("leaves out the ones without a domain when nobody named them", () => {
+    expect(parseConfig({ frontDomain: ["front.example"] }).routes).toEqual([
+      "direct-ws",
+      "fronted-ws",
+      "cf-domain",
+      "direct-tcp",
+    ]);
+  });
+
+  test.each([
+    [["direct-tcp"], ["direct-tcp"]],
+    [
+      ["direct-tcp", "direct-ws"],
+      ["direct-tcp", "direct-ws"],
+    ],
+    [["cf-domain,direct-ws"], ["cf-domain", "direct-ws"]],
+    [
+      ["cf-worker, fronted-ws", "direct-ws"],
+      ["cf-worker", "fronted-ws", "direct-ws"],
+    ],
+  ] as const)("takes those named in %j, in their order", (route, routes) => {
+    expect(parseConfig({ ...DOMAINS, route }).routes).toEqual([...routes]);
+  });
+
+  test.each([
+    ["", "", "the routes are direct-ws, fronted-ws, cf-worker, cf-domain, direct-tcp"],
+    ["direct-ws,", "", "the routes are direct-ws, fronted-ws, cf-worker, cf-domain, direct-tcp"],
+    ["toString", "toString", "the routes are direct-ws, fronted-ws, cf-worker, cf-domain, direct-tcp"],
+    ["direct_ws", "direct_ws", "did you mean direct-ws?"],
+    ["direct-ws,cf-domains", "cf-domains", "did you mean cf-domain?"],
+    ["cfworker", "cfworker", "did you mean cf-worker?"],
+  ])("does not know %j", (text, named, hint) => {
+    expect(issuesOf({ route: [text] })).toEqual([
+      { path: "--route", message: `${named}: no such route`, hint },
+    ]);
+  });
+
+  test.each([[["direct-ws,direct-ws"]], [["direct-ws", "direct-ws"]]])("refuses one twice: %j", (route) => {
+    expect(issuesOf({ route })).toEqual([
+      { path: "--route", message: "direct-ws: named twice", hint: "keep one of them" },
+    ]);
+  });
+
+  test("asks for the domains that named routes need", () => {
+    expect(issuesOf({ route: ["direct-ws", "fronted-ws", "cf-worker"] })).toEqual([
+      {
+        path: "--route",
+        message: "fronted-ws needs --front-domain",
+        hint: "add --front-domain <domain>, or leave out fronted-ws",
+      },
+      {
+        path: "--route",
+        message: "cf-worker needs --cfproxy-worker-domain",
+        hint: "add --cfproxy-worker-domain <domain>, or leave out cf-worker",
+      },
+    ]);
+  });
+
+  test("does not ask for a domain that is there, but wrong", () => {
+    const issues = issuesOf({ route: ["fronted-ws"], frontDomain: ["?"] });
+    expect(issues.map(({ path }) => path)).toEqual(["--front-domain"]);
+  });
+
+  test("leaves out cf-domain with --no-cfproxy, and keeps Workers of one's own", () => {
+    expect(parseConfig({ ...DOMAINS, noCfproxy: [""] })).toMatchObject({
+      routes: ["direct-ws", "fronted-ws", "cf-worker", "direct-tcp"],
+      warnings: [],
+    });
+    expect(parseConfig({ noCfproxy: [""], route: ["cf-domain,direct-ws"] })).toMatchObject({
+      routes: ["direct-ws"],
+      warnings: ["--route cf-domain has no effect with --no-cfproxy"],
+    });
+  });
+
+  test("refuses to have none", () => {
+    expect(issuesOf({ noCfproxy: [""], route: ["cf-domain"] })).toEqual([
+      {
+        path: "--route",
+        message: "--no-cfproxy leaves no route",
+        hint: "leave out --no-cfproxy, or name another route",
+      },
+    ]);
+  });
+
+  test.each<[RawConfig, readonly string[]]>([
+    [
+      { frontDomain: ["a.example"], route: ["direct-ws"] },
+      ["--front-domain has no effect without the route fronted-ws"],
+    ],
+    [
+      { cfproxyWorkerDomain: ["a.example"], cfproxyWorkerToken: ["t"], route: ["direct-ws"] },
+      [
+        "--cfproxy-worker-domain has no effect without the route cf-worker",
+        "--cfproxy-worker-token has no effect without the route cf-worker",
+      ],
+    ],
+    [{ cfproxyWorkerToken: ["t"] }, ["--cfproxy-worker-token has no effect without --cfproxy-worker-domain"]],
+    [
+      { cfproxyDomain: ["a.example"], cfproxyList: ["https://a.example/"], noCfproxy: [""] },
+      ["--cfproxy-domain has no effect with --no-cfproxy", "--cfproxy-list has no effect with --no-cfproxy"],
+    ],
+    [
+      { cfproxyDomain: ["a.example"], cfproxyList: ["https://a.example/"] },
+      ["--cfproxy-list has no effect with --cfproxy-domain"],
+    ],
+    [
+      { cfproxyDomain: ["a.example"], route: ["direct-ws"] },
+      ["--cfproxy-domain has no effect without the route cf-domain"],
+    ],
+    [
+      { dcTcp: ["2:192.0.2.7"], route: ["direct-ws"] },
+      ["--dc-tcp has no effect without the route direct-tcp"],
+    ],
+    [
+      { dcIp: ["2:192.0.2.7"], route: ["direct-tcp"] },
+      ["--dc-ip has no effect without the route direct-ws or fronted-ws"],
+    ],
+    [
+      { tlsCa: ["a.pem"], noTlsVerify: [""], logMaxMb: ["1"], logBackups: ["1"] },
+      [
+        "--tls-ca has no effect with --no-tls-verify",
+        "--log-max-mb has no effect without --log-file",
+        "--log-backups has no effect without --log-file",
+      ],
+    ],
+    [{ ...DOMAINS, cfproxyWorkerToken: ["t"], dcTcp: ["2:192.0.2.7"], cfproxyDomain: ["a.example"] }, []],
+  ])("warns of what has no effect: %j", (raw, warnings) => {
+    expect(parseConfig(raw).warnings).toEqual(warnings);
+  });
+});
+
+describe("parseConfig(), domains", () => {
+  test.each([
+    ["example.org", "example.org", 443],
+    ["Example.ORG.", "example.org", 443],
+    ["example.org:8443", "example.org", 8443],
+    ["localhost:8443", "localhost", 8443],
+    ["пример.рф", "xn--e1afmkfd.xn--p1ai", 443],
+    ["ПРИМЕР.рф:1", "xn--e1afmkfd.xn--p1ai", 1],
+    ["https://my-worker.name.workers.dev/", "my-worker.name.workers.dev", 443],
+    ["WSS://worker.example:8443/", "worker.example", 8443],
+  ])("takes %s", (text, domain, port) => {
+    const raw = { frontDomain: [text], cfproxyWorkerDomain: [text], cfproxyDomain: [text] };
+    const config = parseConfig(raw);
+    expect(config.frontDomain).toEqual({ domain, port });
+    expect(config.workerDomains).toEqual([{ domain, port }]);
+    expect(config.cfDomains).toEqual([{ domain, port }]);
+  });
+
+  test.each([
+    ["", "not a domain"],
+    ["example", "not a domain"],
+    ["192.0.2.7", "not a domain"],
+    ["0x7f.1", "not a domain"],
+    ["[2001:db8::7]", "not a domain"],
+    ["exa_mple.org", "not a domain"],
+    ["exa%6dple.org", "not a domain"],
+    ["exa\\mple.org", "not a domain"],
+    ["-example.org", "not a domain"],
+    ["example..org", "not a domain"],
+    ["*.example.org", "not a domain"],
+    [`${"x".repeat(64)}.org`, "not a domain"],
+    [`${"abc.".repeat(63)}org`, "not a domain"],
+    ["xn--a.b", "not a domain"],
+    ["\ud800.org", "not a domain"],
+    ["http://example.org", "not a domain alone"],
+    ["https://example.org/apiws", "not a domain alone"],
+    ["example.org?x", "not a domain alone"],
+    ["example.org:", "not a whole number from 1 to 65535"],
+    ["example.org:0", "not a whole number from 1 to 65535"],
+    ["example.org:65536", "not a whole number from 1 to 65535"],
+    ["example.org:1:2", "not a whole number from 1 to 65535"],
+  ])("refuses %j: %s", (text, reason) => {
+    expect(issuesOf({ frontDomain: [text] })).toMatchObject([
+      { path: "--front-domain", message: `${text}: ${reason}`, hint: expect.any(String) },
+    ]);
+  });
+
+  test("takes several from one text, and each of them once", () => {
+    const { workerDomains } = parseConfig({
+      cfproxyWorkerDomain: ["a.example, https://b.example/;C.example:8443 ", "A.example:443", "c.example"],
+    });
+    expect(workerDomains.map(({ domain, port }) => `${domain}:${port}`)).toEqual([
+      "a.example:443",
+      "b.example:443",
+      "c.example:8443",
+      "c.example:443",
+    ]);
+  });
+
+  test("says which of several is wrong, and that none is none", () => {
+    expect(issuesOf({ cfproxyDomain: ["a.example, b, c.example", " ;,"] })).toMatchObject([
+      { path: "--cfproxy-domain", message: "b: not a domain" },
+      { path: "--cfproxy-domain", message: " ;,: there is no domain in it" },
+    ]);
+  });
+
+  test("does not quote what stands before an @", () => {
+    const issues = issuesOf({ frontDomain: ["https://ann:hunter2@example.org"] });
+    expect(issues).toMatchObject([{ message: "(a secret)@example.org: not a domain" }]);
+  });
+});
+
+describe("parseConfig(), the address of the list", () => {
+  test.each([
+    "https://example.org/list.txt",
+    "https://192.0.2.7:8443/a?b=c",
+    "http://localhost:8080/list",
+    "http://127.0.0.1/list",
+    "http://[::1]:8080/list",
+    DEFAULT_CF_LIST_URL,
+  ])("takes %s", (url) => {
+    expect(parseConfig({ cfproxyList: [url] }).cfListUrl).toBe(url);
+  });
+
+  test.each([
+    ["", "not an address of the web"],
+    ["example.org/list.txt", "not an address of the web"],
+    ["file:///etc/passwd", "not an address of the web"],
+    ["https://", "not an address of the web"],
+    ["https://exa mple.org/", "not an address of the web"],
+    ["http://example.org/list.txt", "http is for this machine only"],
+    ["http://localhost.example.org/", "http is for this machine only"],
+    ["http://127.0.0.1.example.org/", "http is for this machine only"],
+  ])("refuses %j: %s", (text, reason) => {
+    expect(issuesOf({ cfproxyList: [text] })).toMatchObject([
+      { path: "--cfproxy-list", message: `${text}: ${reason}`, hint: expect.any(String) },
+    ]);
+  });
+
+  test("refuses a password, and does not quote it", () => {
+    expect(issuesOf({ cfproxyList: ["https://ann:hunter2@example.org/"] })).toMatchObject([
+      { message: "(a secret)@example.org/: a name or password cannot be in it" },
+    ]);
+  });
+});
+
+describe("parseConfig(), what is not to be quoted", () => {
+  test("takes a token of visible characters", () => {
+    const token = `${"!".repeat(255)}~`;
+    expect(parseConfig({ ...DOMAINS, cfproxyWorkerToken: [token] }).workerToken).toBe(token);
+  });
+
+  test.each(["", "hunter 2", "hunter2\n", "hünter", "x".repeat(257)])("refuses the token %j", (text) => {
+    expect(issuesOf({ cfproxyWorkerToken: [text] })).toEqual([
+      {
+        path: "--cfproxy-worker-token",
+        message: "not 1-256 visible ASCII characters",
+        hint: "--cfproxy-worker-token <token>",
+      },
+    ]);
+  });
+
+  test("keeps the outbound proxy as it was written", () => {
+    const text = "socks5://ann:hunter2@192.0.2.7:1080";
+    expect(parseConfig({ upstreamProxy: [text] }).upstreamProxy).toBe(text);
+  });
+
+  test.each(["", " "])("refuses the outbound proxy %j", (text) => {
+    expect(issuesOf({ upstreamProxy: [text] })).toMatchObject([
+      { path: "--upstream-proxy", message: "not an address" },
+    ]);
+  });
+});
+
+describe("parseConfig(), pinned names", () => {
+  test("gives the addresses of names", () => {
+    const { pins } = parseConfig({ resolve: ["example.org=192.0.2.7", "*.example.org=[2001:db8::7]"] });
+    expect(pins.addressOf("example.org")).toBe("192.0.2.7");
+    expect(pins.addressOf("www.example.org")).toBe("2001:db8::7");
+    expect(pins.addressOf("example.net")).toBeUndefined();
+  });
+
+  test("says what is wrong with each", () => {
+    expect(issuesOf({ resolve: ["x", "a.b=192.0.2.7", "a.b=192.0.2.8", "c.d=e"] })).toMatchObject([
+      { path: "--resolve", message: "x: not of the form NAME=IP" },
+      { path: "--resolve", message: "a.b=192.0.2.8: a.b has the address 192.0.2.7 already" },
+      { path: "--resolve", message: "c.d=e: what stands after = is not an IP address" },
+    ]);
+  });
+});
+
+describe("parseConfig(), TCP addresses", () => {
+  test("replaces those of the data centres that are named, in the order given", () => {
+    const { tcpAddresses, testTcpAddresses } = parseConfig({
+      dcTcp: ["2:2001:db8::7", "203:192.0.2.203:8443", "2:192.0.2.7"],
+    });
+    const plain = parseConfig({});
+    expect(tcpAddresses.get(2)).toEqual(both("2001:db8::7", "192.0.2.7"));
+    expect(tcpAddresses.get(203)).toEqual([{ ip: "192.0.2.203", port: 8443 }]);
+    for (const dc of [1, 3, 4, 5]) expect(tcpAddresses.get(dc)).toEqual(plain.tcpAddresses.get(dc) ?? []);
+    expect(testTcpAddresses).toEqual(plain.testTcpAddresses);
+  });
+
+  test("takes 10001-10003 for the data centres of the test", () => {
+    const { tcpAddresses, testTcpAddresses } = parseConfig({ dcTcp: ["10002:192.0.2.7:8443"] });
+    expect(testTcpAddresses.get(2)).toEqual([{ ip: "192.0.2.7", port: 8443 }]);
+    expect(testTcpAddresses.size).toBe(3);
+    expect(tcpAddresses).toEqual(parseConfig({}).tcpAddresses);
+  });
+
+  test.each([
+    ["2", "not of the form DC:IP[:port]"],
+    ["9:192.0.2.7", "there is no DC 9"],
+    ["10004:192.0.2.7", "there is no DC 10004"],
+    ["2:example.org", "example.org is not an IP address"],
+  ])("refuses %j: %s", (text, reason) => {
+    expect(issuesOf({ dcTcp: [text] })).toMatchObject([{ path: "--dc-tcp", message: `${text}: ${reason}` }]);
+  });
+
+  test("refuses the same address twice", () => {
+    expect(issuesOf({ dcTcp: ["2:192.0.2.7", "2:192.0.2.7:443"] })).toMatchObject([
+      { path: "--dc-tcp", message: "2:192.0.2.7:443: DC 2 has this address already" },
+    ]);
   });
 });

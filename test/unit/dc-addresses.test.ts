@@ -1,6 +1,12 @@
 import { describe, expect, test } from "bun:test";
+import { isIP } from "node:net";
+import { DC_NUMBERS, TEST_DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
 import {
   DEFAULT_DC_IPS,
+  DEFAULT_TCP_IPS,
+  DEFAULT_TCP_IPV6,
+  TEST_TCP_IPS,
+  TEST_TCP_IPV6,
   webSocketDc,
   webSocketHost,
   webSocketPath,
@@ -44,5 +50,18 @@ describe("DEFAULT_DC_IPS", () => {
       [2, "149.154.167.220"],
       [4, "149.154.167.220"],
     ]);
+  });
+});
+
+describe("the TCP addresses", () => {
+  test.each([
+    ["IPv4", 4, DC_NUMBERS, DEFAULT_TCP_IPS],
+    ["IPv6", 6, DC_NUMBERS, DEFAULT_TCP_IPV6],
+    ["test IPv4", 4, TEST_DC_NUMBERS, TEST_TCP_IPS],
+    ["test IPv6", 6, TEST_DC_NUMBERS, TEST_TCP_IPV6],
+  ] as const)("are complete: %s", (_, version, numbers, ips) => {
+    expect([...ips.keys()]).toEqual([...numbers]);
+    expect([...ips.values()].map((ip) => isIP(ip))).toEqual(numbers.map(() => version));
+    expect(new Set(ips.values()).size).toBe(numbers.length);
   });
 });

@@ -55,6 +55,23 @@ describe("NoRouteError", () => {
     );
   });
 
+  test("names endpoints of a route that failed alike together, two of them at most", () => {
+    const refused = (endpoint: string) => ({
+      route: "cf-domain",
+      endpoint,
+      error: new RouteError("DNS", "the name has no address"),
+    });
+    const other = {
+      route: "direct-tcp",
+      endpoint: "one",
+      error: new RouteError("DNS", "the name has no address"),
+    };
+    const attempts = [refused("a"), other, refused("b"), refused("c"), refused("a"), refused("d")];
+    expect(new NoRouteError("DC 1", attempts).message).toBe(
+      "Cannot reach DC 1: cf-domain a, b and 2 more: the name has no address; direct-tcp one: the name has no address",
+    );
+  });
+
   test("says so when no route serves the target", () => {
     expect(new NoRouteError("DC 3", []).message).toBe("Cannot reach DC 3: no route serves it");
   });

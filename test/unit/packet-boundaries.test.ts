@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
 import { MAX_PACKET_LENGTH, PacketBoundaries } from "../../src/protocol/mtproto/packet-boundaries.ts";
 import type { Transport } from "../../src/protocol/mtproto/transport.ts";
 
@@ -163,5 +164,135 @@ describe("PacketBoundaries", () => {
     expect(boundaries.broken).toBe(true);
     expect(boundaries.advance(packet([0x01], 4), 0)).toBe(5);
     expect(boundaries.advance(Uint8Array.of(0x01), 0)).toBe(1);
+  });
+});
+
+/** What data centres send, by hand: whole units of the stream, quick-ack tokens among them. */
+const DOWN: readonly { transport: Transport; units: readonly Uint8Array[] }[] = [
+  {
+    transport: "abridged",
+    units: [
+      packet([0x01], 4),
+      // A token comes the other way round here: the byte with the top bit is the first.
+      Uint8Array.of(0x81, 0x22, 0x33, 0x44),
+      Uint8Array.of(0xff, 0xff, 0xff, 0xff),
+      Uint8Array.of(0x80, 0x00, 0x00, 0x00),
+      packet([0x7e], 0x7e * 4),
+      packet([0x7f, 0x7f, 0x00, 0x00], 0x7f * 4),
+      Uint8Array.of(0xfe, 0x01, 0x00, 0x00),
+      packet([0x7f, 0x80, 0x80, 0x00], 0x8080 * 4),
+      // A transport error: -404.
+      Uint8Array.of(0x01, 0x6c, 0xfe, 0xff, 0xff),
+    ],
+  },
+  {
+    transport: "intermediate",
+    units: [
+      packet([0x04, 0, 0, 0], 4),
+      Uint8Array.of(0x44, 0x33, 0x22, 0x81),
+      Uint8Array.of(0xff, 0xff, 0xff, 0xff),
+      Uint8Array.of(0x00, 0x00, 0x00, 0x80),
+      packet([0x80, 0x80, 0x00, 0x00], 0x8080),
+      Uint8Array.of(0x04, 0x00, 0x00, 0x80),
+      Uint8Array.of(0x04, 0, 0, 0, 0x6c, 0xfe, 0xff, 0xff),
+    ],
+  },
+  {
+    transport: "padded",
+    units: [
+      packet([0x2b, 0, 0, 0], 43),
+      Uint8Array.of(0x44, 0x33, 0x22, 0x81),
+      Uint8Array.of(0x2b, 0x00, 0x00, 0x80),
+      packet([0x07, 0x01, 0, 0], 0x107),
+      Uint8Array.of(0x07, 0, 0, 0, 0x6c, 0xfe, 0xff, 0xff, 1, 2, 3),
+    ],
+  },
+];
+
+/** Cuts `bytes` after each of `lengths`; what is left is the last piece. */
+function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[] {
+  const pieces: Uint8Array[] = [];
+  let at = 0;
+  for (const length of lengths) {
+    if (at + length >= bytes.length) break;
+    pieces.push(bytes.subarray(at, at + length));
+    at += length;
+  }
+  return [...pieces, bytes.subarray(at)];
+}
+
+describe("PacketBoundaries, on the way down", () => {
+  for (const { transport, units } of DOWN) {
+    const stream = Buffer.concat(units);
+    let sum = 0;
+    const ends = units.map(({ length }) => {
+      sum += length;
+      return sum;
+    });
+
+    test(`finds the ends of ${transport} packets and quick-ack tokens, in one chunk and byte by byte`, () => {
+      for (const chunks of [[stream], oneByOne(stream)]) {
+        const boundaries = new PacketBoundaries(transport, "down");
+        expect(endsOf(boundaries, chunks)).toEqual(ends);
+        expect(boundaries.broken).toBe(false);
+      }
+    });
+
+    test(`finds them however the ${transport} stream is cut`, () => {
+      fc.assert(
+        fc.property(fc.array(fc.integer({ min: 1, max: 700 })), (lengths) => {
+          expect(endsOf(new PacketBoundaries(transport, "down"), cut(stream, lengths))).toEqual(ends);
+        }),
+      );
+    });
+
+    test(`is not at a boundary within an ${transport} token`, () => {
+      const token = units[1] ?? new Uint8Array(0);
+      for (const length of [1, 2, 3]) {
+        const boundaries = new PacketBoundaries(transport, "down");
+        expect(boundaries.advance(token.subarray(0, length), 0)).toBe(length);
+        expect(boundaries.atBoundary).toBe(false);
+        expect(boundaries.advance(token.subarray(length), 0)).toBe(4 - length);
+        expect(boundaries.atBoundary).toBe(true);
+      }
+    });
+  }
+
+  test.each([
+    ["abridged", [0x00]],
+    ["abridged", [0x7f, 0, 0, 0]],
+    ["abridged", [0x7f, 0xff, 0xff, 0xff]],
+    ["intermediate", [0, 0, 0, 0]],
+    ["padded", [0xff, 0xff, 0xff, 0x7f]],
+  ] as const)("is broken by the lengths that break it on the way up: %s %p", (transport, header) => {
+    const boundaries = new PacketBoundaries(transport, "down");
+    endsOf(boundaries, [Uint8Array.from(header)]);
+    expect(boundaries.broken).toBe(true);
+  });
+
+  test("knows no tokens on the way up, where the top bit asks for one", () => {
+    const up = new PacketBoundaries("intermediate");
+    const bytes = Uint8Array.of(4, 0, 0, 0x80, 1, 2, 3, 4);
+    expect(endsOf(up, [bytes])).toEqual([8]);
+    const down = new PacketBoundaries("intermediate", "down");
+    expect(endsOf(down, [bytes.subarray(0, 4)])).toEqual([4]);
+  });
+});
+
+describe("PacketBoundaries, on the way up", () => {
+  test("finds the same ends however the stream is cut", () => {
+    for (const transport of ["abridged", "intermediate", "padded"] as const) {
+      const units = CASES.filter((one) => one.transport === transport && one.payload < 10_000).map(
+        ({ header, payload }) => packet(header, payload),
+      );
+      const stream = Buffer.concat(units);
+      const whole = endsOf(new PacketBoundaries(transport), [stream]);
+      expect(whole).toHaveLength(units.length);
+      fc.assert(
+        fc.property(fc.array(fc.integer({ min: 1, max: 300 })), (lengths) => {
+          expect(endsOf(new PacketBoundaries(transport, "up"), cut(stream, lengths))).toEqual(whole);
+        }),
+      );
+    }
   });
 });

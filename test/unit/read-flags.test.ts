@@ -132,4 +132,15 @@ describe("readFlags()", () => {
       expect(JSON.stringify(issuesOf(argv))).not.toContain(secret);
     }
   });
+
+  test.each([
+    [["--cfproxy-worker-token", "hunter2", "--cfproxy-worker-token", "hunter2"]],
+    [["--cfproxy-worker-token=hunter2", "--cfproxy-worker-token=hunter2"]],
+    [["--cfproxy-worker-token", "hunter", "hunter2"]],
+    [["--upstream-proxy=socks5://ann:my", "hunter2@192.0.2.7"]],
+    [["socks5://ann:hunter2@192.0.2.7"]],
+    [["--verbose=socks5://ann:hunter2@192.0.2.7"]],
+  ])("does not quote the password in %j", (argv) => {
+    expect(JSON.stringify(issuesOf(argv))).not.toContain("hunter2");
+  });
 });

@@ -28,7 +28,7 @@ interface Setup {
   readonly upstreamSide: MemoryChannel;
 }
 
-function setUp(parts: Partial<Pick<SpliceParts, "link" | "early">> = {}): Setup {
+function setUp(parts: Partial<Pick<SpliceParts, "link" | "early" | "answer">> = {}): Setup {
   const [app, clientSide] = memoryChannelPair(HIGH_WATER);
   const [telegram, upstreamSide] = memoryChannelPair(HIGH_WATER);
   const appHears = new RecordingSink();
@@ -40,7 +40,6 @@ function setUp(parts: Partial<Pick<SpliceParts, "link" | "early">> = {}): Setup 
     client: clientSide,
     upstream: upstreamSide,
     link: plainLink,
-    early: new Uint8Array(0),
     counts,
     ...parts,
   });
@@ -69,6 +68,34 @@ describe("Splice", () => {
     await telegramHears.until(({ length }) => length === 3);
     expect([...telegramHears.bytes]).toEqual([11, 21, 31]);
     expect(counts.up).toBe(3);
+  });
+
+  test("sends what the upstream has said before through the transform before all others", async () => {
+    const { appHears, telegram, telegramHears, counts } = setUp({
+      link: { up: unchanged, down: shift(1) },
+      answer: [Uint8Array.of(10, 20), Uint8Array.of(30)],
+    });
+    telegram.write(Uint8Array.of(40));
+    await appHears.until(({ length }) => length === 4);
+    expect([...appHears.bytes]).toEqual([11, 21, 31, 41]);
+    expect(counts).toEqual({ up: 0, down: 4 });
+    expect(telegramHears.chunks).toEqual([]);
+  });
+
+  test("takes early bytes and an earlier answer at the same time", async () => {
+    const { appHears, telegramHears } = setUp({ early: Uint8Array.of(1), answer: [Uint8Array.of(2)] });
+    await appHears.until(({ length }) => length === 1);
+    await telegramHears.until(({ length }) => length === 1);
+    expect([[...telegramHears.bytes], [...appHears.bytes]]).toEqual([[1], [2]]);
+  });
+
+  test("owns the early bytes and the earlier answer", async () => {
+    const early = new Uint8Array(9_000);
+    const answer = [new Uint8Array(9_000), new Uint8Array(9_000)];
+    const { appHears, telegramHears } = setUp({ early, answer });
+    await telegramHears.until(({ length }) => length === 9_000);
+    await appHears.until(({ length }) => length === 18_000);
+    expect([early, ...answer].map(({ length }) => length)).toEqual([0, 0, 0]);
   });
 
   test("counts bytes as they arrive, before any transform", async () => {
@@ -128,6 +155,29 @@ describe("Splice under congestion", () => {
     expect(clientSide.undelivered).toBe(HIGH_WATER);
     app.resume();
     await appHears.until(({ length }) => length === 100_000);
+    expect(upstreamSide.paused).toBe(false);
+  });
+
+  test("pauses the upstream when its earlier answer is too much for the client, until it has drained", async () => {
+    const [app, clientSide] = memoryChannelPair(HIGH_WATER);
+    const [telegram, upstreamSide] = memoryChannelPair(HIGH_WATER);
+    const appHears = new RecordingSink();
+    app.attach(appHears);
+    app.pause();
+    telegram.write(Uint8Array.of(7));
+    const answer = [new Uint8Array(HIGH_WATER)];
+    new Splice({
+      client: clientSide,
+      upstream: upstreamSide,
+      link: plainLink,
+      counts: { up: 0, down: 0 },
+      answer,
+    });
+    await settle();
+    expect(upstreamSide.paused).toBe(true);
+    expect(clientSide.undelivered).toBe(HIGH_WATER);
+    app.resume();
+    await appHears.until(({ length }) => length === HIGH_WATER + 1);
     expect(upstreamSide.paused).toBe(false);
   });
 
@@ -327,6 +377,16 @@ describe("Splice with a broken transform", () => {
       await telegramHears.until((sink) => sink.heard("close"));
     },
   );
+
+  test("rejects when the earlier answer breaks it", async () => {
+    const { splice, appHears, telegramHears } = setUp({
+      link: { ...plainLink, down: broken },
+      answer: [Uint8Array.of(1), Uint8Array.of(2)],
+    });
+    await expect(splice.ended).rejects.toThrow(RangeError);
+    await appHears.until((sink) => sink.heard("close"));
+    await telegramHears.until((sink) => sink.heard("close"));
+  });
 
   test("rejects when the early bytes break it", async () => {
     const { splice, appHears, telegramHears } = setUp({

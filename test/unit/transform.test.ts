@@ -1,5 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { CipherTransform, joinLinks, type Output, type Transform } from "../../src/channel/transform.ts";
+import {
+  CipherTransform,
+  joinLinks,
+  joinTransforms,
+  type Output,
+  type Transform,
+} from "../../src/channel/transform.ts";
 import { toOutput } from "../support/memory-channel.ts";
 
 /** Emits every byte as a message of its own, with `mark` before it. */
@@ -114,5 +120,27 @@ describe("joinLinks()", () => {
       [2, 1],
       [2, 6],
     ]);
+  });
+});
+
+describe("joinTransforms()", () => {
+  test("gives every message of the first to the second, in order", () => {
+    const joined = joinTransforms(new Pairs(), markEach(7));
+    expect(run(joined, [Uint8Array.of(1), Uint8Array.of(2, 3)])).toEqual([
+      [7, 1],
+      [7, 2],
+    ]);
+  });
+
+  test("leaves the chunk to its owner", () => {
+    const chunk = new Uint8Array(64 * 1024).fill(1);
+    const joined = joinTransforms(new CipherTransform(new Counter()), new CipherTransform(new Counter()));
+    const sums: number[] = [];
+    joined.push(
+      chunk,
+      toOutput((message) => sums.push(message[3] ?? 0)),
+    );
+    expect(sums).toEqual([1 + 3 + 3]);
+    expect(chunk.every((byte) => byte === 1)).toBe(true);
   });
 });

@@ -15,6 +15,8 @@ export const MAX_PACKET_LENGTH = 4 * 1024 * 1024;
  * (little-endian). Intermediate and padded: four length bytes (little-endian), in bytes. The top bit of
  * either length is the quick-ack request and not part of it.
  *
+ * On the way down, the top bit says that the four bytes are a quick-ack token, a packet without a payload.
+ *
  * A length of 0, or beyond {@link MAX_PACKET_LENGTH}, means that the stream is not what it seemed: from
  * there on `broken` is true and every chunk is a unit of its own.
  *
@@ -24,13 +26,16 @@ export class PacketBoundaries {
   /** The stream cannot be split any more. */
   broken = false;
   readonly #abridged: boolean;
+  readonly #down: boolean;
   /** Bytes of the current packet that are still to come; 0 while its header is incomplete. */
   #remaining = 0;
   #header = 0;
   #headerBytes = 0;
 
-  constructor(transport: Transport) {
+  /** @param direction Where the stream goes: `up` is what clients send. */
+  constructor(transport: Transport, direction: "up" | "down" = "up") {
     this.#abridged = transport === "abridged";
+    this.#down = direction === "down";
   }
 
   /** Whether the bytes seen so far end exactly at the end of a packet. */
@@ -49,7 +54,8 @@ export class PacketBoundaries {
     let at = from;
     if (this.#remaining === 0) {
       at = this.#readHeader(plain, at);
-      if (this.#remaining === 0) return plain.length;
+      if (this.broken) return plain.length;
+      if (this.#remaining === 0) return at; // the header goes on, or the packet was a token
     }
     const available = plain.length - at;
     if (available < this.#remaining) {
@@ -66,6 +72,12 @@ export class PacketBoundaries {
     let at = from;
     while (at < plain.length) {
       this.#header |= (plain[at++] as number) << (8 * this.#headerBytes++);
+      if (this.#down && this.#isToken()) {
+        if (this.#headerBytes < 4) continue;
+        this.#header = 0;
+        this.#headerBytes = 0;
+        return at;
+      }
       const payload = this.#payloadLength();
       if (payload === undefined) continue;
       const length = payload + this.#headerBytes;
@@ -76,6 +88,11 @@ export class PacketBoundaries {
       return at;
     }
     return at;
+  }
+
+  /** Whether what is there of the header begins a quick-ack token; its top bit comes first only in abridged. */
+  #isToken(): boolean {
+    return this.#abridged ? (this.#header & 0x80) !== 0 : this.#headerBytes === 4 && this.#header < 0;
   }
 
   /** The payload length in bytes, or `undefined` while the header is incomplete. */

@@ -1,0 +1,81 @@
+import { FormatError } from "../core/errors.ts";
+import { ipVersion } from "../core/ip-address.ts";
+import { parseHostName } from "./domain.ts";
+
+/** What knows the addresses of names without asking DNS. */
+export interface AddressBook {
+  /** Returns the IP address for a host name, without brackets; `undefined` means: ask DNS. */
+  addressOf(name: string): string | undefined;
+}
+
+/** One name, or all names below one, with its address. */
+export interface Pin {
+  /** Lower-case ASCII, without a trailing dot; of a suffix, what stands after `*.`. */
+  readonly name: string;
+  readonly scope: "name" | "suffix";
+  /** IPv4, or IPv6 in lower case and mostly in its shortest form, without brackets. */
+  readonly ip: string;
+}
+
+const HINT = "for example example.org=192.0.2.7, *.example.org=192.0.2.7 or example.org=[2001:db8::7]";
+
+/**
+ * Reads `NAME=IP` or `*.SUFFIX=IP`.
+ *
+ * @throws {FormatError} `BAD_ADDRESS`
+ */
+export function parsePin(text: string): Pin {
+  const equals = text.indexOf("=");
+  if (equals < 0) throw new FormatError("BAD_ADDRESS", "not of the form NAME=IP", HINT);
+  const pattern = text.slice(0, equals).trim();
+  const scope = pattern.startsWith("*.") ? "suffix" : "name";
+  const name = parseHostName(scope === "suffix" ? pattern.slice(2) : pattern);
+  if (name === undefined) throw new FormatError("BAD_ADDRESS", "what stands before = is not a name", HINT);
+  const ip = parseIp(text.slice(equals + 1).trim());
+  if (ip === undefined)
+    throw new FormatError("BAD_ADDRESS", "what stands after = is not an IP address", HINT);
+  return { name, scope, ip };
+}
+
+/** Addresses that the user gave for names, so that DNS is not asked for them. */
+export class Pins implements AddressBook {
+  readonly #names = new Map<string, string>();
+  readonly #suffixes = new Map<string, string>();
+
+  /** @throws {FormatError} `BAD_VALUE` when one name has two addresses. */
+  constructor(pins: Iterable<Pin> = []) {
+    for (const pin of pins) this.#add(pin);
+  }
+
+  /** The name itself counts most, then its longest suffix. Case and a trailing dot do not matter. */
+  addressOf(name: string): string | undefined {
+    const plain = name.toLowerCase().replace(/\.$/, "");
+    const own = this.#names.get(plain);
+    if (own !== undefined || this.#suffixes.size === 0) return own;
+    for (let dot = plain.indexOf("."); dot >= 0; dot = plain.indexOf(".", dot + 1)) {
+      const address = this.#suffixes.get(plain.slice(dot + 1));
+      if (address !== undefined) return address;
+    }
+    return undefined;
+  }
+
+  #add({ name, scope, ip }: Pin): void {
+    const addresses = scope === "name" ? this.#names : this.#suffixes;
+    const earlier = addresses.get(name);
+    if (earlier !== undefined && earlier !== ip) {
+      const pattern = scope === "name" ? name : `*.${name}`;
+      throw new FormatError("BAD_VALUE", `${pattern} has the address ${earlier} already`, "keep one of them");
+    }
+    addresses.set(name, ip);
+  }
+}
+
+/** IPv6 has many spellings of one address: two of them are no contradiction. */
+function parseIp(text: string): string | undefined {
+  const bare = /^\[(.*)\]$/.exec(text)?.[1] ?? text;
+  const version = ipVersion(bare);
+  if (version === 0 || bare.includes("%") || (version === 4 && bare !== text)) return undefined;
+  if (version === 4) return bare;
+  // Bun's URL does not know every spelling that `ipVersion` knows: those stay as they are.
+  return URL.parse(`http://[${bare}]`)?.hostname.slice(1, -1) ?? bare.toLowerCase();
+}

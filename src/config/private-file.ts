@@ -1,0 +1,53 @@
+import { randomBytes } from "node:crypto";
+import { chmodSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+
+/** Reads a small file of ours and takes the rights of others away; `undefined` when there is none. */
+export function readPrivate(path: string): string | undefined {
+  try {
+    const text = readFileSync(path, "utf8");
+    keepPrivate(path);
+    return text;
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Writes `text` to a temporary file beside `path`, readable by its owner only, and lets `place` move it there.
+ *
+ * So a file appears whole or not at all. The folder is made when it is missing (0700); the temporary file is
+ * gone afterwards, whatever happened.
+ */
+export function writeBeside<T>(path: string, text: string, place: (temporary: string) => T): T {
+  // In a container every start has the same process id: chance tells two programs apart.
+  const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
+    return place(temporary);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+/** What a person needs of a file system's error: `EACCES`. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : String(error);
+}
+
+/** Whether the file system refused with `code`. */
+export function hasCode(error: unknown, code: string): boolean {
+  return error instanceof Error && "code" in error && error.code === code;
+}
+
+/** Takes the rights of others away where that is possible: a file of somebody else, or read-only, still serves. */
+function keepPrivate(path: string): void {
+  if (process.platform === "win32" || (statSync(path).mode & 0o077) === 0) return;
+  try {
+    chmodSync(path, 0o600);
+  } catch (error) {
+    if (!hasCode(error, "EPERM") && !hasCode(error, "EROFS")) throw error;
+  }
+}
