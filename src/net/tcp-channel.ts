@@ -5,6 +5,9 @@ import { release } from "../core/bytes.ts";
 /** TCP keepalive: the first probe after this long without traffic, in milliseconds. */
 const KEEPALIVE_DELAY_MS = 60_000;
 
+/** Bytes that nobody listens to yet, from which on the socket is paused. */
+const UNATTACHED_LIMIT = 64 * 1024;
+
 /**
  * A Bun TCP socket as a {@link Channel}.
  *
@@ -15,6 +18,9 @@ export class TcpChannel implements Channel {
   readonly #socket: Socket<TcpChannel | undefined>;
   readonly #highWater: number;
   #sink: ChannelSink | undefined;
+  /** What arrived while nobody listened, oldest first. */
+  #early: Uint8Array[] | undefined;
+  #earlyBytes = 0;
   /** What the kernel did not take yet, oldest first. */
   #queue: Uint8Array[] = NOTHING;
   #queued = 0;
@@ -35,11 +41,24 @@ export class TcpChannel implements Channel {
 
   attach(sink: ChannelSink): void {
     this.#sink = sink;
-    if (!this.#peerEnded && this.#closed === undefined) return;
+    if (this.#early === undefined && !this.#peerEnded && this.#closed === undefined) return;
     queueMicrotask(() => {
+      this.#deliverEarly();
       if (this.#peerEnded) sink.onEnd();
       if (this.#closed !== undefined) sink.onClose(this.#closed.error);
     });
+  }
+
+  /**
+   * Takes the channel away from its sink and keeps `bytes`, which that sink read too far, for the next one.
+   *
+   * For what is spoken before the peer's own bytes come, such as a proxy's handshake.
+   */
+  unread(bytes: Uint8Array): void {
+    this.#sink = undefined;
+    if (bytes.length > 0) this.#keepEarly(bytes);
+    // The sink may have paused it for reasons of its own.
+    if (this.#earlyBytes < UNATTACHED_LIMIT) this.resume();
   }
 
   write(bytes: Uint8Array): void {
@@ -95,6 +114,11 @@ export class TcpChannel implements Channel {
   /** TCP keepalive does this. */
   ping(): void {}
 
+  /** There is no way to ask. */
+  get unanswered(): boolean {
+    return true;
+  }
+
   /** The peer has said its last. */
   get peerEnded(): boolean {
     return this.#peerEnded;
@@ -102,7 +126,8 @@ export class TcpChannel implements Channel {
 
   /** Called by {@link TCP_HANDLERS} only. */
   onData(chunk: Uint8Array): void {
-    this.#sink?.onChunk(chunk);
+    if (this.#sink !== undefined) this.#sink.onChunk(chunk);
+    else this.#keepEarly(chunk);
   }
 
   /** Called by {@link TCP_HANDLERS} only. */
@@ -141,6 +166,24 @@ export class TcpChannel implements Channel {
     // Bun reports a close of our own from inside `terminate`; sinks are only called from the event loop.
     if (this.#destroying) queueMicrotask(() => this.#sink?.onClose(error));
     else this.#sink?.onClose(error);
+  }
+
+  #keepEarly(chunk: Uint8Array): void {
+    this.#early ??= [];
+    this.#early.push(chunk);
+    this.#earlyBytes += chunk.length;
+    if (this.#earlyBytes >= UNATTACHED_LIMIT) this.pause();
+  }
+
+  #deliverEarly(): void {
+    const sink = this.#sink;
+    const early = this.#early;
+    if (sink === undefined || early === undefined) return;
+    const paused = this.#earlyBytes >= UNATTACHED_LIMIT;
+    this.#early = undefined;
+    this.#earlyBytes = 0;
+    if (paused) this.resume(); // first: the sink may pause it again
+    for (const chunk of early) sink.onChunk(chunk);
   }
 }
 

@@ -15,6 +15,8 @@ export interface Accepted {
 export interface Listener {
   /** The port, also when 0 was asked for. */
   readonly port: number;
+  /** Whether a connection to it still succeeds. Its sessions see that as a client who leaves at once. */
+  alive(): Promise<boolean>;
   /** Accepts nobody any more; those who are connected stay. */
   stop(): void;
 }
@@ -65,11 +67,33 @@ export function listenTcp(
   }
   return {
     port: listener.port,
+    alive: () => canConnect(host, listener.port),
     stop: () => {
       listener.stop(false);
       collector.stop();
     },
   };
+}
+
+/** How long the kernel may take to accept a connection to ourselves, in milliseconds. */
+const SELF_CONNECT_MS = 2_000;
+
+async function canConnect(host: string, port: number): Promise<boolean> {
+  const own = host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => resolve(false), SELF_CONNECT_MS);
+  Bun.connect({
+    hostname: own,
+    port,
+    socket: {
+      data() {},
+      open(socket) {
+        socket.end();
+        resolve(true);
+      },
+    },
+  }).catch(() => resolve(false)); // the reason does not matter: a new listener will say it again
+  return promise.finally(() => clearTimeout(timer));
 }
 
 function startErrorOf(error: unknown, host: string, port: number): StartError {

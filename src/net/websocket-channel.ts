@@ -65,6 +65,10 @@ export class WebSocketChannel implements Channel, Drainable {
     return this.#pongSeen;
   }
 
+  get unanswered(): boolean {
+    return this.#pingedAt !== undefined;
+  }
+
   /** A ping of it was not answered in time. */
   get pongMissing(): boolean {
     return this.#pingedAt !== undefined && Date.now() - this.#pingedAt > PONG_TIMEOUT_MS;

@@ -1,5 +1,5 @@
 import type { Cancel } from "../core/cancel.ts";
-import { RouteError } from "../core/errors.ts";
+import { isRouteErrorCode, RouteError } from "../core/errors.ts";
 import type { DrainPoller } from "./drain-poller.ts";
 import { WebSocketChannel } from "./websocket-channel.ts";
 
@@ -13,19 +13,40 @@ export interface TlsTrust {
 
 /** Where and how a WebSocket is opened. */
 export interface WebSocketEndpoint {
-  /** The name for SNI, the Host header and the certificate. */
+  /** The name for SNI and the certificate. */
   readonly serverName: string;
+  /** The name for the Host header, where it is another one; the certificate may then be for either. */
+  readonly host?: string | undefined;
   /** An IP address to connect to instead of looking `serverName` up. */
   readonly address: string | undefined;
   readonly port: number;
   readonly path: string;
+  /** Whether to ask for the subprotocol `binary`: Bun then insists on it. */
+  readonly subprotocol: boolean;
+  /** Sent as `Authorization: Bearer`. */
+  readonly token?: string | undefined;
 }
+
+type CheckServerIdentity = typeof import("node:tls").checkServerIdentity;
 
 interface TlsOptions {
   readonly serverName: string;
   readonly rejectUnauthorized: boolean;
   readonly ca?: string[];
+  readonly checkServerIdentity?: CheckServerIdentity;
 }
+
+/** What Bun's own WebSocket takes and the standard does not know. */
+interface BunWebSocketOptions {
+  protocols?: string;
+  headers: Record<string, string>;
+  tls: TlsOptions;
+  perMessageDeflate: false;
+  proxy?: string;
+}
+
+/** Names that are remembered: a public list of domains changes every hour, for a year. */
+const TLS_OPTIONS_LIMIT = 1_024;
 
 /** Opens WebSockets with one set of options. */
 export class WebSocketDialer {
@@ -33,6 +54,8 @@ export class WebSocketDialer {
   readonly #highWater: number;
   readonly #timeoutMs: number;
   readonly #trust: Omit<TlsOptions, "serverName">;
+  readonly #checkIdentity: CheckServerIdentity | undefined;
+  readonly #proxyFor: (host: string, port: number) => string | undefined;
   readonly #tls = new Map<string, TlsOptions>();
 
   constructor(options: {
@@ -42,29 +65,29 @@ export class WebSocketDialer {
     readonly highWater: number;
     /** For connection, TLS and upgrade together. */
     readonly timeoutMs: number;
+    /** Node's own, which is only loaded where a Host header differs from the name of the TLS handshake. */
+    readonly checkIdentity?: CheckServerIdentity | undefined;
+    /** The HTTP proxy for a host, with its credentials; without: none. */
+    readonly proxyFor?: ((host: string, port: number) => string | undefined) | undefined;
   }) {
     this.#poller = options.poller;
     this.#highWater = options.highWater;
     this.#timeoutMs = options.timeoutMs;
+    this.#checkIdentity = options.checkIdentity;
+    this.#proxyFor = options.proxyFor ?? (() => undefined);
     const { verify, ca } = options.trust;
     this.#trust = { rejectUnauthorized: verify, ...(ca === undefined ? {} : { ca: [...ca] }) };
   }
 
   /**
-   * Opens a WebSocket with subprotocol `binary` and without compression, which ciphertext does not need.
+   * Opens a WebSocket without compression, which ciphertext does not need.
    *
    * @throws {RouteError} With the reason why it did not open; `ABORTED` when `signal` aborts first.
    */
   dial(endpoint: WebSocketEndpoint, signal: Cancel): Promise<WebSocketChannel> {
     const { promise, resolve, reject } = Promise.withResolvers<WebSocketChannel>();
-    const { serverName, address = serverName, port, path } = endpoint;
-    const host = address.includes(":") ? `[${address}]` : address;
-    const socket = new WebSocket(`wss://${host}:${port}${path}`, {
-      protocols: "binary",
-      headers: { Host: port === 443 ? serverName : `${serverName}:${port}` },
-      tls: this.#tlsOptions(serverName),
-      perMessageDeflate: false,
-    });
+    const proxy = this.#proxyFor(endpoint.address ?? endpoint.serverName, endpoint.port);
+    const socket = this.#create(endpoint, proxy);
     socket.binaryType = "nodebuffer";
 
     const stop = (error: RouteError): void => {
@@ -90,7 +113,8 @@ export class WebSocketDialer {
     };
     socket.onerror = (event) => {
       settle();
-      reject(routeErrorOf(event.message, event.error));
+      const error = routeErrorOf(event.message, event.error);
+      reject(proxy === undefined ? error : blameProxy(error));
     };
     socket.onclose = (event) => {
       settle();
@@ -100,12 +124,36 @@ export class WebSocketDialer {
     return promise;
   }
 
-  /** One object a name: two dozen names at most, and Bun need not look at them anew each time. */
-  #tlsOptions(serverName: string): TlsOptions {
-    let options = this.#tls.get(serverName);
+  #create(endpoint: WebSocketEndpoint, proxy: string | undefined): WebSocket {
+    const { serverName, host = serverName, address = serverName, port, path, token } = endpoint;
+    const options: BunWebSocketOptions = {
+      headers: { Host: port === 443 ? host : `${host}:${port}` },
+      tls: this.#tlsOptions(serverName, host),
+      perMessageDeflate: false,
+    };
+    if (endpoint.subprotocol) options.protocols = "binary";
+    if (token !== undefined) options.headers["Authorization"] = `Bearer ${token}`;
+    if (proxy !== undefined) options.proxy = proxy;
+    const where = address.includes(":") ? `[${address}]` : address;
+    return new WebSocket(`wss://${where}:${port}${path}`, options);
+  }
+
+  /** One object a pair of names, so that Bun need not look at them anew each time. */
+  #tlsOptions(serverName: string, host: string): TlsOptions {
+    const key = `${serverName} ${host}`;
+    let options = this.#tls.get(key);
     if (options === undefined) {
+      if (this.#tls.size >= TLS_OPTIONS_LIMIT) this.#tls.clear();
       options = { serverName, ...this.#trust };
-      this.#tls.set(serverName, options);
+      const check = this.#checkIdentity;
+      if (host !== serverName && check !== undefined) {
+        options = {
+          ...options,
+          checkServerIdentity: (_, certificate) =>
+            check(serverName, certificate) === undefined ? undefined : check(host, certificate),
+        };
+      }
+      this.#tls.set(key, options);
     }
     return options;
   }
@@ -123,6 +171,18 @@ const CODES: Readonly<Record<string, RouteError["code"]>> = {
   ENOTFOUND: "DNS",
   EPROTO: "TLS",
 };
+
+/** With a proxy between, a connection that fails is the one to the proxy; what is behind it comes as text. */
+function blameProxy(error: RouteError): RouteError {
+  const own = error.cause instanceof Error && "code" in error.cause;
+  if (!own || !["REFUSED", "UNREACHABLE", "DNS"].includes(error.code)) return error;
+  return new RouteError("PROXY", `the outbound proxy cannot be reached: ${error.message}`, {
+    cause: error.cause,
+  });
+}
+
+/** How Bun says that the proxy answered CONNECT with something else than 200. */
+const PROXY_REFUSAL = /^Proxy [a-z ]+: (\d{3}(?: ([A-Z]+))?.*)$/;
 
 /** The certificate errors of OpenSSL and Node, which have no common prefix. */
 const CERTIFICATE_CODE =
@@ -144,6 +204,15 @@ export function routeErrorOf(message: string, error: unknown): RouteError {
   if (known !== undefined) return new RouteError(known, reason, details);
   if (CERTIFICATE_CODE.test(code) || reason.startsWith("TLS handshake failed")) {
     return new RouteError("TLS", code === "" ? reason : `${reason} (${code})`, details);
+  }
+  const proxy = PROXY_REFUSAL.exec(reason);
+  if (proxy !== null) {
+    // What our own bridge to SOCKS proxies found out keeps its code: `502 REFUSED connection refused`.
+    const [, words = "", bridged] = proxy;
+    if (isRouteErrorCode(bridged)) {
+      return new RouteError(bridged, words.slice(words.indexOf(bridged) + bridged.length + 1), details);
+    }
+    return new RouteError("PROXY", `the outbound proxy says ${words}`, details);
   }
   const status = Number(/Expected 101 status code: (\d{3})/.exec(reason)?.[1]);
   if (status >= 300 && status < 400) {

@@ -79,3 +79,31 @@ describe("listenTcp()", () => {
     expect(startErrorOf("2001:db8::7", 1).message).toContain("[2001:db8::7]:1");
   });
 });
+
+describe("Listener.alive()", () => {
+  test.each(["127.0.0.1", "0.0.0.0", "::1", "::"])(
+    "is true while it listens on %s, and false after stop",
+    async (host) => {
+      const listener = listenTcp({ host, port: 0, highWater }, ({ channel }) =>
+        channel.attach(new RecordingSink()),
+      );
+      expect(await listener.alive()).toBe(true);
+      listener.stop();
+      expect(await listener.alive()).toBe(false);
+    },
+  );
+
+  test("is a client that leaves at once for the one who accepts", async () => {
+    const sinks: RecordingSink[] = [];
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, ({ channel }) => {
+      const sink = new RecordingSink();
+      channel.attach(sink);
+      sinks.push(sink);
+    });
+    await listener.alive();
+    await eventually(() => sinks[0]?.heard("end") === true);
+    expect(sinks).toHaveLength(1);
+    expect(sinks[0]?.length).toBe(0);
+    listener.stop();
+  });
+});

@@ -534,3 +534,55 @@ describe("WebSocketChannel.ping()", () => {
     expect(connection.closed).toBe(false);
   });
 });
+
+describe("WebSocketChannel.unanswered", () => {
+  test("is true from a ping to its pong", async () => {
+    const { channel, connection } = await openAttached();
+    connection.answerPings = false;
+    expect(channel.unanswered).toBe(false);
+    expect(channel.pongSeen).toBe(false);
+    channel.ping();
+    expect(channel.unanswered).toBe(true);
+    await eventually(() => connection.count("ping") === 1);
+    await settle();
+    expect(channel.unanswered).toBe(true);
+    connection.write(encodeFrame(OPCODE.pong, new Uint8Array(0)));
+    await eventually(() => !channel.unanswered);
+    expect(channel.pongSeen).toBe(true);
+  });
+
+  test("is false while a stall on either side would hold the pong up, and no ping is sent then", async () => {
+    const { channel, connection } = await openAttached();
+    connection.answerPings = false;
+    channel.ping();
+    await eventually(() => connection.count("ping") === 1);
+    channel.pause();
+    channel.ping();
+    expect(channel.unanswered).toBe(false);
+    channel.resume();
+    connection.stopReading();
+    fill(channel);
+    channel.ping();
+    expect(channel.unanswered).toBe(false);
+    connection.startReading();
+    await eventually(() => channel.queuedBytes === 0);
+    await settle();
+    expect(connection.count("ping")).toBe(1);
+  });
+});
+
+describe("WebSocketChannel.queuedBytes", () => {
+  test("is what the kernel has not taken, and nothing once it is closed", async () => {
+    const { channel, connection, sink } = await openAttached();
+    expect(channel.queuedBytes).toBe(0);
+    connection.stopReading();
+    fill(channel);
+    const before = channel.queuedBytes;
+    expect(before).toBeGreaterThan(HIGH_WATER);
+    channel.write(filled(10_000, 1));
+    expect(channel.queuedBytes).toBeGreaterThanOrEqual(before + 10_000);
+    channel.destroy();
+    await sink.until((heard) => heard.heard("close"));
+    expect(channel.queuedBytes).toBe(0);
+  });
+});

@@ -1,14 +1,17 @@
 import "reflect-metadata";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { createServer } from "node:net";
+import { checkServerIdentity, createServer as createTlsServer } from "node:tls";
 import * as x509 from "@peculiar/x509";
 import { RouteError } from "../../src/core/errors.ts";
 import { DrainPoller } from "../../src/net/drain-poller.ts";
 import type { WebSocketChannel } from "../../src/net/websocket-channel.ts";
 import { routeErrorOf, WebSocketDialer, type WebSocketEndpoint } from "../../src/net/websocket-dial.ts";
-import { Authority, type Certificates, testCertificates } from "../support/certificates.ts";
+import { Authority, type Certificates, testAuthority, testCertificates } from "../support/certificates.ts";
 import { RecordingSink } from "../support/memory-channel.ts";
 import { StubDc } from "../support/stub-dc.ts";
+import { StubHttpProxy } from "../support/stub-proxies.ts";
+import { acceptKey } from "../support/websocket-frames.ts";
 import { eventually } from "./frame-server.ts";
 
 const NAME = "kws2.web.telegram.org";
@@ -27,13 +30,20 @@ afterAll(async () => {
 
 /** @param options.ca The test CA, unless given. */
 function newDialer(
-  options: { verify?: boolean; ca?: string[] | undefined; timeoutMs?: number } = {},
+  options: {
+    verify?: boolean;
+    ca?: string[] | undefined;
+    timeoutMs?: number;
+    proxyFor?: (host: string, port: number) => string | undefined;
+  } = {},
 ): WebSocketDialer {
   return new WebSocketDialer({
     trust: { verify: options.verify ?? true, ca: "ca" in options ? options.ca : [certificates.ca] },
     poller: new DrainPoller(),
     highWater: 64 * 1024,
     timeoutMs: options.timeoutMs ?? 4_000,
+    checkIdentity: checkServerIdentity,
+    proxyFor: options.proxyFor,
   });
 }
 
@@ -42,6 +52,7 @@ const endpoint = (changes: Partial<WebSocketEndpoint> = {}): WebSocketEndpoint =
   address: "127.0.0.1",
   port: stub.port,
   path: "/apiws",
+  subprotocol: true,
   ...changes,
 });
 
@@ -149,6 +160,220 @@ describe("WebSocketDialer.dial()", () => {
     channel.attach(sink);
     await sink.until((heard) => heard.heard("close"));
     expect(sink.error).toBeUndefined();
+  });
+});
+
+describe("WebSocketDialer.dial(), headers", () => {
+  test("names the port in the Host header, and another host where one is given", async () => {
+    const channel = await newDialer().dial(endpoint({ host: "kws4.web.telegram.org" }), never);
+    const [request] = stub.requests;
+    expect(request?.serverName).toBe(NAME);
+    expect(request?.host).toBe(`kws4.web.telegram.org:${stub.port}`);
+    channel.destroy();
+  });
+
+  test("bears the token, and no Authorization without one", async () => {
+    for (const token of ["a.b-c_d~+/=", undefined]) {
+      const channel = await newDialer().dial(endpoint({ token }), never);
+      const expected = token === undefined ? undefined : `Bearer ${token}`;
+      expect(stub.requests.at(-1)?.authorization).toBe(expected);
+      channel.destroy();
+    }
+  });
+
+  /** Says 101 to everybody, and picks no subprotocol. */
+  async function startPlainServer(): Promise<{ port: number; heads: string[]; close(): void }> {
+    const heads: string[] = [];
+    const server = createTlsServer({ key: certificates.key, cert: certificates.certificate }, (socket) => {
+      socket.on("error", () => {}); // the client has gone
+      socket.once("data", (head: Buffer) => {
+        heads.push(head.toString("latin1"));
+        const key = /^sec-websocket-key: (.+)\r$/im.exec(head.toString("latin1"))?.[1] ?? "";
+        socket.write(
+          "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+            `Sec-WebSocket-Accept: ${acceptKey(key)}\r\n\r\n`,
+        );
+      });
+    });
+    await new Promise<void>((resolve) => {
+      server.listen(0, "127.0.0.1", resolve);
+    });
+    const address = server.address();
+    if (address === null || typeof address === "string") throw new Error("The server does not listen");
+    return { port: address.port, heads, close: () => void server.close() };
+  }
+
+  test("asks for no subprotocol when it should not, and accepts a server that picks none", async () => {
+    const server = await startPlainServer();
+    const channel = await newDialer().dial(endpoint({ port: server.port, subprotocol: false }), never);
+    expect(channel.open).toBe(true);
+    expect(server.heads.join("")).not.toMatch(/sec-websocket-protocol/i);
+    channel.destroy();
+    server.close();
+  });
+
+  test("throws PROTOCOL when it has asked for a subprotocol and the server picks none", async () => {
+    const server = await startPlainServer();
+    const error = await refusal(newDialer().dial(endpoint({ port: server.port }), never));
+    expect(error.code).toBe("PROTOCOL");
+    server.close();
+  });
+});
+
+describe("WebSocketDialer.dial(), behind a front", () => {
+  const fronted = (changes: Partial<WebSocketEndpoint> = {}): WebSocketEndpoint =>
+    endpoint({ serverName: "front.example", host: NAME, ...changes });
+
+  test.each([
+    ["the front", ["front.example"]],
+    ["the host behind it", [NAME]],
+    ["the host behind it, as a wildcard", ["*.web.telegram.org"]],
+    ["both", ["front.example", NAME]],
+  ])("accepts a certificate for %s", async (_, names) => {
+    const certificate = await (await testAuthority()).issue(names);
+    stub.certificateFor = () => certificate;
+    const channel = await newDialer().dial(fronted(), never);
+    expect(stub.requests[0]).toMatchObject({ serverName: "front.example", host: `${NAME}:${stub.port}` });
+    channel.destroy();
+  });
+
+  test.each([
+    ["another name", ["other.example"]],
+    ["a name below the front", ["www.front.example"]],
+    ["a name above the host", ["telegram.org"]],
+  ])("throws TLS on a certificate for %s, before it asks for anything", async (_, names) => {
+    const certificate = await (await testAuthority()).issue(names);
+    stub.certificateFor = () => certificate;
+    const error = await refusal(newDialer().dial(fronted(), never));
+    expect(error.code).toBe("TLS");
+    expect(error.message).toContain("ERR_TLS_CERT_ALTNAME_INVALID");
+    expect(stub.requests).toEqual([]);
+  });
+
+  test("throws TLS on the right names from a CA that is not trusted", async () => {
+    const certificate = await (await Authority.create()).issue(["front.example", NAME]);
+    stub.certificateFor = () => certificate;
+    expect((await refusal(newDialer().dial(fronted(), never))).code).toBe("TLS");
+    expect(stub.requests).toEqual([]);
+  });
+
+  test("keeps the hosts behind one front apart", async () => {
+    const certificate = await (await testAuthority()).issue([NAME]);
+    stub.certificateFor = () => certificate;
+    const dialer = newDialer();
+    const channel = await dialer.dial(fronted(), never);
+    const other = fronted({ host: "kws4.web.telegram.org" });
+    expect((await refusal(dialer.dial(other, never))).code).toBe("TLS");
+    channel.destroy();
+  });
+
+  test("accepts no certificate of the front for the host without it, by the same dialer", async () => {
+    const certificate = await (await testAuthority()).issue(["front.example"]);
+    stub.certificateFor = () => certificate;
+    const dialer = newDialer();
+    const channel = await dialer.dial(fronted(), never);
+    expect((await refusal(dialer.dial(endpoint(), never))).code).toBe("TLS");
+    channel.destroy();
+  });
+
+  test("accepts any certificate when it should not verify", async () => {
+    const certificate = await (await testAuthority()).issue(["other.example"]);
+    stub.certificateFor = () => certificate;
+    const channel = await newDialer({ verify: false }).dial(fronted(), never);
+    channel.destroy();
+  });
+});
+
+describe("WebSocketDialer.dial(), through a proxy", () => {
+  const credentials = { username: "user", password: "secret" };
+  let proxy: StubHttpProxy;
+
+  beforeAll(async () => {
+    proxy = await StubHttpProxy.start({ credentials });
+  });
+  afterEach(() => proxy.reset());
+  afterAll(async () => {
+    await proxy[Symbol.asyncDispose]();
+  });
+
+  test("asks it for the address, and opens the WebSocket with TLS inside", async () => {
+    const asked: [string, number][] = [];
+    const dialer = newDialer({
+      proxyFor: (host, port) => {
+        asked.push([host, port]);
+        return proxy.url;
+      },
+    });
+    const channel = await dialer.dial(endpoint(), never);
+    expect(asked).toEqual([["127.0.0.1", stub.port]]);
+    expect(proxy.requests).toEqual([{ host: "127.0.0.1", port: stub.port, credentials }]);
+    expect(stub.requests[0]?.serverName).toBe(NAME);
+    channel.destroy();
+  });
+
+  test("asks it for the name where there is no address", async () => {
+    const asked: string[] = [];
+    const dialer = newDialer({
+      proxyFor: (host) => {
+        asked.push(host);
+        return proxy.url;
+      },
+    });
+    const channel = await dialer.dial(endpoint({ serverName: "localhost", address: undefined }), never);
+    expect(asked).toEqual(["localhost"]);
+    expect(proxy.requests[0]?.host).toBe("localhost");
+    channel.destroy();
+  });
+
+  test("goes straight where there is none for the host", async () => {
+    const channel = await newDialer({ proxyFor: () => undefined }).dial(endpoint(), never);
+    expect(proxy.accepted).toBe(0);
+    channel.destroy();
+  });
+
+  test.each([
+    ["407 Proxy Authentication Required", "PROXY", "the outbound proxy says 407"],
+    ["403 Forbidden", "PROXY", "the outbound proxy says 403"],
+    ["502 Bad Gateway", "PROXY", "the outbound proxy says 502"],
+    ["502 REFUSED connection refused", "REFUSED", "connection refused"],
+    ["502 TIMEOUT no connection within 4 s", "TIMEOUT", "no connection within 4 s"],
+  ] as const)("tells what it means that the proxy says %s", async (status, code, message) => {
+    proxy.behave = () => ({ kind: "status", status });
+    const error = await refusal(newDialer({ proxyFor: () => proxy.url }).dial(endpoint(), never));
+    expect(error.code).toBe(code);
+    expect(error.message).toStartWith(message);
+    expect(error.status).toBeUndefined();
+    expect(stub.requests).toEqual([]);
+  });
+
+  test("throws PROXY when the credentials are wrong, and does not tell them", async () => {
+    const wrong = proxy.url.replace("secret", "guess");
+    const error = await refusal(newDialer({ proxyFor: () => wrong }).dial(endpoint(), never));
+    expect(error.code).toBe("PROXY");
+    expect(error.message).not.toContain("guess");
+  });
+
+  test("throws TIMEOUT when the proxy does not answer", async () => {
+    proxy.accept = () => "hang";
+    const dialer = newDialer({ proxyFor: () => proxy.url, timeoutMs: 100 });
+    expect((await refusal(dialer.dial(endpoint(), never))).code).toBe("TIMEOUT");
+  });
+
+  // TcpDialer says PROXY; REFUSED makes every endpoint wait longer for what only the proxy has done.
+  test("throws PROXY when nobody listens where the proxy should be", async () => {
+    const gone = await StubHttpProxy.start();
+    const { url } = gone;
+    await gone[Symbol.asyncDispose]();
+    const error = await refusal(newDialer({ proxyFor: () => url }).dial(endpoint(), never));
+    expect(error.code).toBe("PROXY");
+    expect(error.message).toStartWith("the outbound proxy cannot be reached: ");
+  });
+
+  // CLOSED of the endpoint: it may as well be what is behind the proxy that closed.
+  test.each(["close", "reset"] as const)("throws CLOSED when the proxy does that: %s", async (behaviour) => {
+    proxy.accept = () => behaviour;
+    const error = await refusal(newDialer({ proxyFor: () => proxy.url }).dial(endpoint(), never));
+    expect(error.code).toBe("CLOSED");
   });
 });
 
@@ -302,6 +527,36 @@ describe("routeErrorOf()", () => {
     expect(routeErrorOf("WebSocket connection to 'wss://x/' failed: text", withCode(code)).code).toBe(
       expected,
     );
+  });
+
+  test.each([
+    [
+      "authentication required: 407 Proxy Authentication Required",
+      "PROXY",
+      "the outbound proxy says 407 Proxy Authentication Required",
+    ],
+    ["connection failed: 502 Bad Gateway", "PROXY", "the outbound proxy says 502 Bad Gateway"],
+    ["connection failed: 502", "PROXY", "the outbound proxy says 502"],
+    ["connection failed: 502 NOPE and so on", "PROXY", "the outbound proxy says 502 NOPE and so on"],
+    ["connection failed: 502 REFUSED connection refused", "REFUSED", "connection refused"],
+    ["connection failed: 502 DNS the name has no address", "DNS", "the name has no address"],
+    [
+      "connection failed: 502 PROXY the proxy's rules do not allow it",
+      "PROXY",
+      "the proxy's rules do not allow it",
+    ],
+  ] as const)("reads what a proxy says: Proxy %s", (text, code, message) => {
+    const cause = new Error("text");
+    const error = routeErrorOf(
+      `WebSocket connection to 'wss://192.0.2.1/apiws' failed: Proxy ${text}`,
+      cause,
+    );
+    expect(error).toMatchObject({ code, message, status: undefined, cause });
+  });
+
+  test("keeps the whole reason of a bridge in which the code's word comes twice", () => {
+    const text = "Proxy connection failed: 502 PROXY the proxy says PROXY again";
+    expect(routeErrorOf(text, undefined).message).toBe("the proxy says PROXY again");
   });
 
   test("quotes what it does not know, without the address before it", () => {

@@ -1,0 +1,191 @@
+import { ByteReader } from "../channel/byte-reader.ts";
+import type { Channel } from "../channel/channel.ts";
+import type { Cancel } from "../core/cancel.ts";
+import { RouteError } from "../core/errors.ts";
+import { bypasses, formatHostPort, formatOutboundProxy, type OutboundProxy } from "./outbound-proxy.ts";
+import { TCP_HANDLERS, TcpChannel } from "./tcp-channel.ts";
+
+/** Where a TCP connection goes. */
+export interface TcpEndpoint {
+  /** An IP address, IPv6 without brackets, or a name. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Attempts at one endpoint that were given up but go on in the kernel. Each holds a file descriptor. */
+const HANGING_LIMIT = 4;
+
+/** Loaded by need: few have a proxy. */
+const TUNNELS = {
+  http: async () => (await import("./http-connect.ts")).openHttpTunnel,
+  socks5: async () => (await import("./socks5.ts")).openSocks5Tunnel,
+} as const;
+
+/** Opens TCP connections with one set of options, straight or through the user's proxy. */
+export class TcpDialer {
+  readonly #highWater: number;
+  readonly #timeoutMs: number;
+  readonly #proxy: OutboundProxy | undefined;
+  /** How many attempts were given up but go on, by `host:port`. Only endpoints that have some are in it. */
+  readonly #hanging = new Map<string, number>();
+
+  constructor(options: {
+    /** See {@link TcpChannel}. */
+    readonly highWater: number;
+    /** For the connection and the proxy's answer together. */
+    readonly timeoutMs: number;
+    readonly proxy: OutboundProxy | undefined;
+  }) {
+    this.#highWater = options.highWater;
+    this.#timeoutMs = options.timeoutMs;
+    this.#proxy = options.proxy;
+  }
+
+  /**
+   * Opens a connection to `endpoint`, through the proxy unless its `bypass` excepts the host.
+   *
+   * Bun cannot give an attempt up, and the kernel takes two minutes to: after 4 such attempts at an endpoint,
+   * others fail at once until one of those ends.
+   *
+   * @throws {RouteError} `REFUSED`, `UNREACHABLE`, `TIMEOUT`, `DNS`, `CLOSED`; `ABORTED` when `signal` aborts
+   * first; `PROXY` when the proxy cannot be reached, refuses, or is not understood.
+   */
+  async dial(endpoint: TcpEndpoint, signal: Cancel): Promise<Channel> {
+    if (signal.aborted) throw abortedError();
+    const proxy = this.#proxy;
+    const via = proxy !== undefined && !bypasses(proxy, endpoint.host, endpoint.port) ? proxy : undefined;
+    const stop = new AbortController();
+    const onAbort = (): void => stop.abort();
+    const timer = setTimeout(onAbort, this.#timeoutMs);
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      return via === undefined
+        ? await this.#open(endpoint, stop.signal)
+        : await this.#openVia(via, endpoint, stop.signal);
+    } catch (error) {
+      throw signal.aborted ? abortedError(error) : error;
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  async #openVia(proxy: OutboundProxy, endpoint: TcpEndpoint, stop: AbortSignal): Promise<Channel> {
+    const openTunnel = await TUNNELS[proxy.kind]();
+    const channel = await this.#open(proxy, stop).catch((error: unknown) => {
+      throw unreachableProxyError(proxy, error);
+    });
+    const reader = new ByteReader(channel);
+    try {
+      await openTunnel(channel, reader, proxy, endpoint, stop);
+    } catch (error) {
+      channel.destroy();
+      throw error;
+    }
+    channel.unread(reader.rest());
+    return channel;
+  }
+
+  /** Opens a connection without a proxy. @throws {RouteError} `TIMEOUT` when `stop` aborts first. */
+  #open({ host, port }: TcpEndpoint, stop: AbortSignal): Promise<TcpChannel> {
+    const key = formatHostPort(host, port);
+    if ((this.#hanging.get(key) ?? 0) >= HANGING_LIMIT) {
+      return Promise.reject(new RouteError("TIMEOUT", "not tried: earlier attempts still hang"));
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<TcpChannel>();
+    let givenUp = false;
+    const onStop = (): void => {
+      givenUp = true;
+      this.#countHanging(key, 1);
+      reject(new RouteError("TIMEOUT", `no connection within ${this.#timeoutMs / 1000} s`));
+    };
+    stop.addEventListener("abort", onStop, { once: true });
+    const connecting = Promise.try(() =>
+      Bun.connect<TcpChannel | undefined>({
+        hostname: host,
+        port,
+        allowHalfOpen: true,
+        data: undefined,
+        socket: {
+          ...TCP_HANDLERS,
+          open: (socket) => {
+            stop.removeEventListener("abort", onStop);
+            if (givenUp) socket.terminate();
+            // Here, not when the promise resolves: the peer's first bytes may come before that.
+            else resolve(new TcpChannel(socket, this.#highWater));
+          },
+        },
+      }),
+    );
+    const onSettled = (): void => {
+      stop.removeEventListener("abort", onStop);
+      if (givenUp) this.#countHanging(key, -1);
+    };
+    connecting.then(onSettled, (error: unknown) => {
+      onSettled();
+      reject(socketErrorOf(error));
+    });
+    return promise;
+  }
+
+  #countHanging(key: string, change: 1 | -1): void {
+    const count = (this.#hanging.get(key) ?? 0) + change;
+    if (count > 0) this.#hanging.set(key, count);
+    else this.#hanging.delete(key);
+  }
+}
+
+const CODES: Readonly<Record<string, RouteError["code"]>> = {
+  ECONNREFUSED: "REFUSED",
+  ECONNRESET: "CLOSED",
+  ECONNABORTED: "CLOSED",
+  ECONNCLOSED: "CLOSED",
+  ConnectionClosed: "CLOSED",
+  EPIPE: "CLOSED",
+  ETIMEDOUT: "TIMEOUT",
+  EHOSTUNREACH: "UNREACHABLE",
+  EHOSTDOWN: "UNREACHABLE",
+  ENETUNREACH: "UNREACHABLE",
+  ENETDOWN: "UNREACHABLE",
+  EADDRNOTAVAIL: "UNREACHABLE",
+  EAFNOSUPPORT: "UNREACHABLE",
+  EACCES: "UNREACHABLE",
+  EPERM: "UNREACHABLE",
+};
+
+const MESSAGES: Partial<Readonly<Record<RouteError["code"], string>>> = {
+  REFUSED: "connection refused",
+  CLOSED: "closed during the opening",
+  TIMEOUT: "no connection in time",
+  UNREACHABLE: "no way to the host",
+  DNS: "the name has no address",
+};
+
+/** Turns an error of a socket, or of looking a name up, into a {@link RouteError}: `UNKNOWN` quotes it. */
+export function socketErrorOf(error: unknown): RouteError {
+  const details = { cause: error };
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const known = CODES[code] ?? (/^(?:EAI_|DNS_|ENOTFOUND|ENODATA|ESERVFAIL)/.test(code) ? "DNS" : undefined);
+  if (known === undefined) {
+    return new RouteError("UNKNOWN", error instanceof Error ? error.message : String(error), details);
+  }
+  const reason = MESSAGES[known] ?? code;
+  return new RouteError(
+    known,
+    code in CODES && known === "UNREACHABLE" ? `${reason} (${code})` : reason,
+    details,
+  );
+}
+
+function abortedError(cause?: unknown): RouteError {
+  return new RouteError("ABORTED", "given up", { cause });
+}
+
+/** A proxy that hangs is a timeout as any other; everything else is the proxy's fault, not the endpoint's. */
+function unreachableProxyError(proxy: OutboundProxy, error: unknown): unknown {
+  if (!(error instanceof RouteError)) return error;
+  const code = error.code === "TIMEOUT" ? "TIMEOUT" : "PROXY";
+  return new RouteError(code, `the proxy ${formatOutboundProxy(proxy)} cannot be reached: ${error.message}`, {
+    cause: error,
+  });
+}
