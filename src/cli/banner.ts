@@ -53,8 +53,11 @@ export function formatLinks({ config, port, secrets, qr }: Omit<BannerFacts, "ve
   return lines;
 }
 
-function formatRoutes({ dcAddresses, forceTestDc }: Config): string[] {
-  if (forceTestDc) return ["  All clients go to the test servers (direct-ws, /apiws_test)"];
+/** In which order ways are tried at first, and where the first leads. */
+function formatRoutes({ routes, dcAddresses, forceTestDc }: Config): string[] {
+  const lines = [`  Routes        ${routes.join(", then ")}`];
+  if (forceTestDc) return [...lines, "                all clients go to the test servers"];
+  if (!routes.includes("direct-ws")) return lines;
   const ways = new Map<string, number[]>();
   for (const dc of DC_NUMBERS) {
     const address = dcAddresses.get(dc) ?? dcAddresses.get(webSocketDc(dc));
@@ -62,7 +65,6 @@ function formatRoutes({ dcAddresses, forceTestDc }: Config): string[] {
     const way = address === undefined ? "found by DNS" : `at ${address.ip}${port}`;
     ways.set(way, [...(ways.get(way) ?? []), dc]);
   }
-  return [...ways].map(([way, dcs], index) => {
-    return `  ${index === 0 ? "Routes" : "      "}        DC ${dcs.join(", ")}: direct-ws ${way}`;
-  });
+  for (const [way, dcs] of ways) lines.push(`                direct-ws for DC ${dcs.join(", ")} ${way}`);
+  return lines;
 }

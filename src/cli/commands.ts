@@ -14,6 +14,8 @@ export const VERSION: string = packageJson.version;
 
 const SERVE_FIELDS = Object.keys(FIELDS) as FieldName[];
 const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret"];
+/** What the proxy's command line may have and is of no interest to who only looks at routes is accepted, too. */
+const ROUTE_FIELDS = SERVE_FIELDS;
 
 /** `tgws link`: what to give to the people who should use the proxy. */
 const link: CommandDef = {
@@ -38,10 +40,40 @@ const secret: CommandDef = {
   },
 };
 
-/** The commands besides the main one, by name. */
+/** `tgws doctor`: what works from here, what does not, and what to do about it. */
+const doctor: CommandDef = {
+  meta: { name: "doctor", description: "Try every way to every data centre, and say what to do" },
+  args: {
+    deep: { type: "boolean", description: "Move more than 64 KB over each, to find flows that freeze" },
+    json: { type: "boolean", description: "Print JSON" },
+    ...describeFlags(ROUTE_FIELDS),
+  },
+  run: async ({ rawArgs }) => {
+    const { given, rest } = takeSwitches(rawArgs, ["--deep", "--json"]);
+    const config = readConfig(rest, ROUTE_FIELDS);
+    const { diagnose } = await import("./diagnose.ts"); // a running proxy does without
+    return diagnose(config, VERSION, { deep: given.has("--deep"), json: given.has("--json") });
+  },
+};
+
+/** `tgws routes`: the order that serving clients has taught. */
+const routes: CommandDef = {
+  meta: { name: "routes", description: "Print in which order ways are tried, and why" },
+  args: { json: { type: "boolean", description: "Print JSON" }, ...describeFlags(ROUTE_FIELDS) },
+  run: async ({ rawArgs }) => {
+    const { given, rest } = takeSwitches(rawArgs, ["--json"]);
+    const config = readConfig(rest, ROUTE_FIELDS);
+    const { printRoutes } = await import("./diagnose.ts");
+    return printRoutes(config, { json: given.has("--json") });
+  },
+};
+
+/** The commands besides the main one, by name. A number that one returns is its exit code. */
 export const COMMANDS: ReadonlyMap<string, CommandDef> = new Map<string, CommandDef>([
   ["link", link],
   ["secret", secret],
+  ["doctor", doctor],
+  ["routes", routes],
 ]);
 
 /** `tgws` without a command: run the proxy. */
@@ -57,6 +89,17 @@ export const MAIN_COMMAND: CommandDef = {
 
 /** {@link MAIN_COMMAND} for the help text: run like this, citty would take a flag's value for a command. */
 export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: Object.fromEntries(COMMANDS) };
+
+/** Takes the switches out that are a command's own and no setting. */
+function takeSwitches(
+  rawArgs: readonly string[],
+  switches: readonly string[],
+): { readonly given: ReadonlySet<string>; readonly rest: readonly string[] } {
+  return {
+    given: new Set(rawArgs.filter((word) => switches.includes(word))),
+    rest: rawArgs.filter((word) => !switches.includes(word)),
+  };
+}
 
 /** @throws {ConfigError} With every problem of the flags and of their values. */
 function readConfig(rawArgs: readonly string[], names: readonly FieldName[]): Config {

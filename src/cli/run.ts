@@ -14,7 +14,7 @@ const EXIT_USAGE = 2;
 const EXIT_FAILURE = 1;
 
 /**
- * Runs what `argv` asks for and returns the exit code: 0, 1 when it cannot start, 2 on wrong use.
+ * Runs what `argv` asks for and returns the exit code: the command's own, 1 when it cannot start, 2 on wrong use.
  *
  * @param argv Without the program's own name.
  */
@@ -30,8 +30,8 @@ export async function run(argv: readonly string[]): Promise<number> {
       return say(await helpText(named ? command : MAIN_HELP, named));
     }
     // Not by citty's runCommand: its own, looser parser would read the flags first, and cost 2 MiB.
-    await command.run?.({ rawArgs: named ? rest : [...argv], args: NO_ARGS, cmd: command });
-    return 0;
+    const code = await command.run?.({ rawArgs: named ? rest : [...argv], args: NO_ARGS, cmd: command });
+    return typeof code === "number" ? code : 0;
   } catch (error) {
     return complain(error, verbose);
   }

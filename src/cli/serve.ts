@@ -1,31 +1,36 @@
-import { X509Certificate } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import { configFolder, loadOrCreateSecret } from "../config/secret-store.ts";
-import { StartError } from "../core/errors.ts";
 import type { SessionEvent } from "../core/events.ts";
 import type { Logger } from "../core/logger.ts";
-import { DrainPoller } from "../net/drain-poller.ts";
-import { type TlsTrust, WebSocketDialer } from "../net/websocket-dial.ts";
+import { type NetworkChange, NetworkWatch } from "../net/network-watch.ts";
+import { formatOutboundProxy } from "../net/outbound-proxy.ts";
 import { createLogger } from "../observe/log.ts";
 import { SessionLog } from "../observe/session-log.ts";
 import { Stats } from "../observe/stats.ts";
 import { DEFAULT_DC, type Target, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { ProxyServer } from "../proxy/server.ts";
-import { Cooldowns } from "../upstream/cooldowns.ts";
-import { Scratch } from "../upstream/packet-framer.ts";
-import { POOL_AGES, type PoolCounts, PooledRoute } from "../upstream/pool.ts";
-import type { Route } from "../upstream/route.ts";
-import { DirectWsRoute } from "../upstream/routes/direct-ws.ts";
+import type { PoolCounts } from "../upstream/pool.ts";
+import { probeWay } from "../upstream/probe.ts";
+import { Restorer } from "../upstream/restorer.ts";
+import type { Standings } from "../upstream/standings.ts";
 import { formatBanner } from "./banner.ts";
+import { buildRoutes } from "./build-routes.ts";
+import { openState } from "./state.ts";
+import { readTrust } from "./trust.ts";
 
 /** From accept to a complete init. Clients send theirs at once; Telethon may wait 2 s with what follows. */
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** For connection, TLS and upgrade. The whole chain must answer before Android gives up, after about 5 s. */
-const DIAL_TIMEOUT_MS = 4_000;
-const QUIET_LIMITS = { idleMs: 15 * 60_000, closingMs: 15_000, pingMs: 30_000 } as const;
+const QUIET_LIMITS = {
+  idleMs: 15 * 60_000,
+  closingMs: 15_000,
+  pingMs: 30_000,
+  stalledMs: 5_000,
+  silentMs: 10_000,
+} as const;
+/** What was learned about routes is written down so often at most. */
+const KEEP_MS = 10_000;
 /** How long sessions may finish by themselves after a signal. */
 const GRACE_MS = 5_000;
 const SUMMARY_MS = 60_000;
@@ -44,16 +49,30 @@ export async function serve(config: Config, version: string): Promise<void> {
   const signalled = untilSignal();
   const trust = await readTrust(config);
   const log = await createLogger({ verbose: config.verbose, file: config.logFile });
-  const poolCounts: PoolCounts = { hits: 0, misses: 0 };
-  const stats = new Stats(poolCounts);
+  const counts = { pool: newPoolCounts(), cfPool: newPoolCounts() };
+  const stats = new Stats(counts);
   const sessionLog = new SessionLog(log, { verbose: config.verbose });
-  const { routes, closeRoutes } = buildRoutes(config, trust, poolCounts);
+  const state = openState((error) => log.warn(error.message));
+  const { standings } = state;
+  const set = await buildRoutes(config, {
+    trust,
+    counts,
+    poolSize: config.poolSize,
+    keptList: state.domainsOf(config.cfListUrl),
+    onListChanged: (domains) => log.debug(`the list of domains has changed: ${domains.length} now`),
+    onListFailed: (error) => log.debug(`the list of domains stays as it is: ${describeError(error)}`),
+  });
+  const restorer = new Restorer(standings, probeWay, ({ target, way, code }) => {
+    const outcome = code === undefined ? "works again" : `still fails: ${code}`;
+    log.info(`${way.endpoint} ${outcome}`, { dc: target, route: way.route });
+  });
   const server = new ProxyServer(
     { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
     {
       secrets,
-      routes,
-      cooldowns: new Cooldowns(),
+      routes: set.routes,
+      standings,
+      onServed: (target, ways, by) => restorer.consider(target, ways, by),
       observe: (event: SessionEvent) => {
         stats.observe(event);
         sessionLog.observe(event);
@@ -65,78 +84,56 @@ export async function serve(config: Config, version: string): Promise<void> {
   console.log(formatBanner({ version, config, port: server.port, secrets, qr: isatty(1) }));
   for (const warning of config.warnings) log.warn(warning);
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
+  if (set.proxy !== undefined) log.info(`everything goes through ${formatOutboundProxy(set.proxy)}`);
   survive(log, config.verbose);
+  set.domainList?.start();
   const summary = summarize(stats, log);
+  const keeping = setInterval(() => keep(standings, state.routes), KEEP_MS);
+  const network = new NetworkWatch((change) => {
+    log.info(describeChange(change));
+    set.drop();
+    standings.forgive();
+    server.recover().catch((error: unknown) => log.error(describeError(error)));
+  });
 
   await signalled;
   log.info("stopping: waiting for sessions to end, once more to stop at once");
+  network.stop();
   clearInterval(summary);
-  closeRoutes();
+  restorer.close();
   await server.stop(GRACE_MS);
+  set.close(); // after the sessions, whose bytes may go through one of its tunnels
+  clearInterval(keeping);
+  keep(standings, state.routes);
   log.info(`stats: ${stats.summary()}`);
+  for (const line of stats.routeLines()) log.info(`stats: ${line}`);
   await log.close();
+}
+
+function newPoolCounts(): PoolCounts {
+  return { hits: 0, misses: 0 };
+}
+
+function keep(standings: Standings, file: { write(text: string): void }): void {
+  if (standings.changed) file.write(standings.save());
+}
+
+function describeChange({ sleptMs, added, removed }: NetworkChange): string {
+  const parts: string[] = [];
+  if (sleptMs > 0) parts.push(`slept for ${Math.round(sleptMs / 1000)} s`);
+  if (added.length > 0) parts.push(`new address ${added.join(", ")}`);
+  if (removed.length > 0) parts.push(`lost address ${removed.join(", ")}`);
+  return `the network has changed (${parts.join("; ")}): connections are checked, and routes start afresh`;
+}
+
+function describeError(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** The secrets to serve: those that were given, or the one that is kept. @throws {StartError} */
 export function resolveSecrets(config: Config): readonly NamedSecret[] {
   if (config.secrets.length > 0) return config.secrets;
   return [{ name: "default", key: loadOrCreateSecret(configFolder(process.env, process.platform)) }];
-}
-
-function buildRoutes(
-  config: Config,
-  trust: TlsTrust,
-  counts: PoolCounts,
-): { routes: Route[]; closeRoutes: () => void } {
-  const dialer = new WebSocketDialer({
-    trust,
-    poller: new DrainPoller(),
-    highWater: config.queueBytes,
-    timeoutMs: DIAL_TIMEOUT_MS,
-  });
-  const scratch = new Scratch();
-  const direct = (["preferred", "alternate"] as const).map((name) => {
-    return new DirectWsRoute({ name, dialer, addresses: config.dcAddresses, scratch });
-  });
-  if (config.poolSize === 0) return { routes: direct, closeRoutes: () => {} };
-  const pooled = direct.map(
-    (route) => new PooledRoute(route, { size: config.poolSize, ...POOL_AGES }, counts),
-  );
-  return {
-    routes: pooled,
-    closeRoutes: () => {
-      for (const route of pooled) route.close();
-    },
-  };
-}
-
-async function readTrust({ tlsVerify, tlsCaFile }: Config): Promise<TlsTrust> {
-  const extra = tlsCaFile === undefined ? undefined : readCa(tlsCaFile);
-  if (!tlsVerify || extra === undefined) return { verify: tlsVerify, ca: undefined };
-  const { rootCertificates } = await import("node:tls"); // a MiB of text that few need
-  return { verify: true, ca: [...rootCertificates, extra] };
-}
-
-function readCa(path: string): string {
-  const hint = "--tls-ca takes a PEM file, with lines -----BEGIN CERTIFICATE-----";
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new StartError("FILE", `Cannot read the certificates in ${path}: ${reason}`, hint, error);
-  }
-  try {
-    new X509Certificate(text); // the first one; Bun would only fail at the first connection
-    return text;
-  } catch (error) {
-    throw new StartError(
-      "FILE",
-      `Cannot use the certificates in ${path}: there are none that can be read`,
-      hint,
-      error,
-    );
-  }
 }
 
 function toTestTarget(target: Target): Target {
@@ -147,7 +144,7 @@ function toTestTarget(target: Target): Target {
 /** A bug must cost a session at most, never the process. */
 function survive(log: Logger, verbose: boolean): void {
   const say = (error: unknown): void => {
-    const text = error instanceof Error ? ((verbose && error.stack) ?? error.message) : String(error);
+    const text = error instanceof Error ? (verbose && error.stack) || error.message : String(error);
     log.error(`a bug, please report it: ${text || error}`);
   };
   process.on("uncaughtException", say);
@@ -158,7 +155,10 @@ function summarize(stats: Stats, log: Logger): ReturnType<typeof setInterval> {
   let last = stats.summary();
   return setInterval(() => {
     const now = stats.summary();
-    if (now !== last) log.info(`stats: ${now}`);
+    if (now !== last) {
+      log.info(`stats: ${now}`);
+      for (const line of stats.routeLines()) log.debug(`stats: ${line}`);
+    }
     last = now;
   }, SUMMARY_MS);
 }

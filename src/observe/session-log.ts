@@ -4,6 +4,7 @@ import type { LogFields, Logger } from "../core/logger.ts";
 
 /** Why clients get no data centre is said again only after this time, in milliseconds. */
 const REPEAT_MS = 60_000;
+const HEALTH_LIMIT = 1_000;
 
 /**
  * Writes what happens to sessions.
@@ -17,6 +18,10 @@ export class SessionLog {
   readonly #now: () => number;
   /** By target: two dozen at most. */
   readonly #noRoute = new Map<string, { saidAt: number; repeats: number }>();
+  /** Who to ask was said. */
+  #hinted = false;
+  /** When a route was last said to carry nothing, by route and target. */
+  readonly #health = new Map<string, number>();
 
   constructor(log: Logger, options: { readonly verbose: boolean; readonly now?: () => number }) {
     this.#log = log;
@@ -33,19 +38,53 @@ export class SessionLog {
       case "identified":
         this.#log.debug("client", { session: session.id, secret: session.secret, dc: session.target });
         break;
-      case "route-failed": {
-        const { route, endpoint, error } = event.attempt;
-        this.#log.debug(`${endpoint}: ${error.message}`, { session: session.id, route, code: error.code });
+      case "attempt":
+        this.#log.debug(`opening ${event.endpoint}`, { session: session.id, route: event.route });
         break;
-      }
+      case "route-failed":
+        this.#failed(event);
+        break;
       case "connected":
-        this.#log.debug("route open", { ...this.#where(session), warm: event.warm });
+        this.#log.debug("route open", {
+          ...this.#where(session),
+          endpoint: session.endpoint,
+          warm: event.warm,
+          ms: Math.round(event.openMs),
+        });
+        break;
+      case "rerouted":
+        this.#log.debug(`served by another route than ${event.from}`, {
+          ...this.#where(session),
+          endpoint: session.endpoint,
+        });
         break;
       case "ended":
         this.#ended(event);
         break;
     }
   };
+
+  /** What opens and does not carry looks fine from everywhere else: that is worth a line for everybody. */
+  #failed({ session, attempt }: Extract<SessionEvent, { type: "route-failed" }>): void {
+    const { route, endpoint, error } = attempt;
+    const text = `${endpoint}: ${error.message}`;
+    const health = error.code === "SILENT" || error.code === "STALLED";
+    if (health && this.#isNews(`${route} ${endpoint} ${session.target}`)) {
+      this.#log.warn(`${text}; other routes go first now`, { dc: session.target, route, code: error.code });
+    } else {
+      this.#log.debug(text, { session: session.id, route, code: error.code });
+    }
+  }
+
+  /** Whether it was not said within the last minute. */
+  #isNews(what: string): boolean {
+    const now = this.#now();
+    const last = this.#health.get(what);
+    if (last !== undefined && now - last < REPEAT_MS) return false;
+    if (this.#health.size >= HEALTH_LIMIT) this.#health.clear();
+    this.#health.set(what, now);
+    return true;
+  }
 
   #ended({ session, reason, error }: Extract<SessionEvent, { type: "ended" }>): void {
     const fields: LogFields = {
@@ -82,6 +121,9 @@ export class SessionLog {
       last !== undefined && last.repeats > 0 ? ` (and ${last.repeats} more since this was last said)` : "";
     this.#noRoute.set(target, { saidAt: now, repeats: 0 });
     this.#log.warn(`${message}${repeated}`);
+    if (this.#hinted) return;
+    this.#hinted = true;
+    this.#log.info("tgws doctor, with the same flags, tries every route and says what to do");
   }
 
   #where({ id, secret, target, route }: SessionView): LogFields {

@@ -1,4 +1,5 @@
 import { formatBytes } from "../core/bytes.ts";
+import type { RouteErrorCode } from "../core/errors.ts";
 import type { EndReason, SessionEvent, SessionView } from "../core/events.ts";
 
 /** Pool counts that somebody else keeps. */
@@ -11,7 +12,11 @@ export interface PoolFigures {
 export interface StatsSnapshot {
   readonly connections_total: number;
   readonly connections_active: number;
+  /** Served over Telegram's own WebSocket front ends. */
   readonly connections_ws: number;
+  readonly connections_tcp_fallback: number;
+  /** Served through a Worker or a domain behind Cloudflare. */
+  readonly connections_cfproxy: number;
   /** Strangers: a wrong secret, or no Telegram client. */
   readonly connections_bad: number;
   /** Attempts to open a WebSocket for a client that failed. */
@@ -20,40 +25,73 @@ export interface StatsSnapshot {
   readonly bytes_down: number;
   readonly pool_hits: number;
   readonly pool_misses: number;
+  readonly cf_pool_hits: number;
+  readonly cf_pool_misses: number;
 }
+
+/** What one route did for one data centre. */
+export interface RouteFigures {
+  readonly route: string;
+  readonly dc: number;
+  attempts: number;
+  /** Sessions that it serves, or served. */
+  wins: number;
+  readonly failures: Map<RouteErrorCode, number>;
+  /** Connections that were opened for a client, and how long that took in all, in milliseconds. */
+  opened: number;
+  openMs: number;
+  bytesUp: number;
+  bytesDown: number;
+}
+
+const CF_ROUTES: readonly string[] = ["cf-worker", "cf-domain"];
+const WS_ROUTES: readonly string[] = ["direct-ws", "fronted-ws"];
 
 /** Counts what happens to sessions. Bytes of live sessions are read when asked for, not per chunk. */
 export class Stats {
-  readonly #pool: PoolFigures;
+  readonly #pools: { readonly pool: PoolFigures; readonly cfPool: PoolFigures };
   readonly #live = new Set<SessionView>();
   readonly #endings = new Map<EndReason, number>();
+  /** By route and data centre: 36 at most. */
+  readonly #routes = new Map<string, RouteFigures>();
   #total = 0;
-  #connected = 0;
-  #routeErrors = 0;
   #endedUp = 0;
   #endedDown = 0;
 
-  constructor(pool: PoolFigures) {
-    this.#pool = pool;
+  constructor(pools: { readonly pool: PoolFigures; readonly cfPool: PoolFigures }) {
+    this.#pools = pools;
   }
 
   readonly observe = (event: SessionEvent): void => {
+    const { session } = event;
     switch (event.type) {
       case "started":
         this.#total += 1;
-        this.#live.add(event.session);
+        this.#live.add(session);
         break;
-      case "connected":
-        this.#connected += 1;
+      case "attempt":
+        this.#figures(event.route, session.dc).attempts += 1;
         break;
-      case "route-failed":
-        this.#routeErrors += 1;
+      case "route-failed": {
+        const { failures } = this.#figures(event.attempt.route, session.dc);
+        const { code } = event.attempt.error;
+        failures.set(code, (failures.get(code) ?? 0) + 1);
+        break;
+      }
+      case "connected": {
+        const figures = this.#figures(session.route ?? "", session.dc);
+        figures.wins += 1;
+        if (event.warm) break;
+        figures.opened += 1;
+        figures.openMs += event.openMs;
+        break;
+      }
+      case "rerouted":
+        this.#figures(event.from, session.dc).wins -= 1;
+        this.#figures(session.route ?? "", session.dc).wins += 1;
         break;
       case "ended":
-        this.#live.delete(event.session);
-        this.#endings.set(event.reason, (this.#endings.get(event.reason) ?? 0) + 1);
-        this.#endedUp += event.session.counts.up;
-        this.#endedDown += event.session.counts.down;
+        this.#ended(session, event.reason);
         break;
     }
   };
@@ -65,32 +103,125 @@ export class Stats {
       up += counts.up;
       down += counts.down;
     }
+    const { pool, cfPool } = this.#pools;
     return {
       connections_total: this.#total,
       connections_active: this.#live.size,
-      connections_ws: this.#connected,
+      connections_ws: this.#wins(WS_ROUTES),
+      connections_tcp_fallback: this.#wins(["direct-tcp"]),
+      connections_cfproxy: this.#wins(CF_ROUTES),
       connections_bad: this.#endings.get("stranger") ?? 0,
-      ws_errors: this.#routeErrors,
+      ws_errors: this.#webSocketErrors(),
       bytes_up: up,
       bytes_down: down,
-      pool_hits: this.#pool.hits,
-      pool_misses: this.#pool.misses,
+      pool_hits: pool.hits,
+      pool_misses: pool.misses,
+      cf_pool_hits: cfPool.hits,
+      cf_pool_misses: cfPool.misses,
     };
+  }
+
+  /** What every route did for every data centre, live sessions included. */
+  routes(): readonly RouteFigures[] {
+    const figures = new Map(
+      [...this.#routes].map(([key, one]) => {
+        return [key, { ...one, failures: new Map(one.failures) }];
+      }),
+    );
+    for (const { route, dc, counts } of this.#live) {
+      const one = figures.get(`${route} ${dc}`);
+      if (one === undefined) continue;
+      one.bytesUp += counts.up;
+      one.bytesDown += counts.down;
+    }
+    return [...figures.values()];
   }
 
   /** One line for a person, in tg-ws-proxy's format. */
   summary(): string {
     const now = this.snapshot();
-    const taken = now.pool_hits + now.pool_misses;
     return [
       `total=${now.connections_total}`,
       `active=${now.connections_active}`,
       `ws=${now.connections_ws}`,
+      `tcp_fb=${now.connections_tcp_fallback}`,
+      `cf=${now.connections_cfproxy}`,
       `bad=${now.connections_bad}`,
       `err=${now.ws_errors}`,
-      `pool=${taken === 0 ? "n/a" : `${now.pool_hits}/${taken}`}`,
+      `pool=${formatHits(now.pool_hits, now.pool_misses)}`,
+      `cf_pool=${formatHits(now.cf_pool_hits, now.cf_pool_misses)}`,
       `up=${formatBytes(now.bytes_up)}`,
       `down=${formatBytes(now.bytes_down)}`,
     ].join(" ");
   }
+
+  /** One line for each route and data centre. */
+  routeLines(): string[] {
+    return this.routes().map(
+      ({ route, dc, attempts, wins, failures, opened, openMs, bytesUp, bytesDown }) => {
+        const failed = [...failures].map(([code, count]) => `${code}:${count}`).join(",");
+        return [
+          `route=${route}`,
+          `dc=${dc}`,
+          `attempts=${attempts}`,
+          `wins=${wins}`,
+          `failed=${failed || "none"}`,
+          `open=${opened === 0 ? "n/a" : `${Math.round(openMs / opened)}ms`}`,
+          `up=${formatBytes(bytesUp)}`,
+          `down=${formatBytes(bytesDown)}`,
+        ].join(" ");
+      },
+    );
+  }
+
+  #ended(session: SessionView, reason: EndReason): void {
+    const { up, down } = session.counts;
+    this.#live.delete(session);
+    this.#endings.set(reason, (this.#endings.get(reason) ?? 0) + 1);
+    this.#endedUp += up;
+    this.#endedDown += down;
+    if (session.route === undefined) return;
+    const figures = this.#figures(session.route, session.dc);
+    figures.bytesUp += up;
+    figures.bytesDown += down;
+  }
+
+  #wins(routes: readonly string[]): number {
+    let wins = 0;
+    for (const figures of this.#routes.values()) if (routes.includes(figures.route)) wins += figures.wins;
+    return wins;
+  }
+
+  #webSocketErrors(): number {
+    let errors = 0;
+    for (const { route, failures } of this.#routes.values()) {
+      if (route === "direct-tcp") continue;
+      for (const count of failures.values()) errors += count;
+    }
+    return errors;
+  }
+
+  #figures(route: string, dc: number): RouteFigures {
+    const key = `${route} ${dc}`;
+    let figures = this.#routes.get(key);
+    if (figures === undefined) {
+      figures = {
+        route,
+        dc,
+        attempts: 0,
+        wins: 0,
+        failures: new Map(),
+        opened: 0,
+        openMs: 0,
+        bytesUp: 0,
+        bytesDown: 0,
+      };
+      this.#routes.set(key, figures);
+    }
+    return figures;
+  }
+}
+
+function formatHits(hits: number, misses: number): string {
+  return hits + misses === 0 ? "n/a" : `${hits}/${hits + misses}`;
 }

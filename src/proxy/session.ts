@@ -1,22 +1,26 @@
 import { ByteReader } from "../channel/byte-reader.ts";
 import type { Channel } from "../channel/channel.ts";
 import { Splice, type SpliceEnd } from "../channel/splice.ts";
-import { joinLinks } from "../channel/transform.ts";
-import { HandshakeError, NoRouteError } from "../core/errors.ts";
+import { joinLinks, joinTransforms } from "../channel/transform.ts";
+import { formatBytes } from "../core/bytes.ts";
+import { HandshakeError, NoRouteError, type RouteAttempt, RouteError } from "../core/errors.ts";
 import type { EndReason, Observer, SessionView } from "../core/events.ts";
 import { describeTarget, type Target } from "../protocol/mtproto/dc.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
-import { openFirst } from "../upstream/chain.ts";
-import type { Cooldowns } from "../upstream/cooldowns.ts";
-import type { Route } from "../upstream/route.ts";
+import type { Route, Upstream, Way } from "../upstream/route.ts";
+import type { Standings } from "../upstream/standings.ts";
 import { type Handshake, readClientHandshake } from "./handshake.ts";
+import { Opening, type OpeningListener } from "./opening.ts";
+import { PacketWatch } from "./packet-watch.ts";
 
 /** What every session of a server shares. */
 export interface SessionDeps {
   readonly secrets: readonly NamedSecret[];
   /** Ordered: the best first. */
   readonly routes: readonly Route[];
-  readonly cooldowns: Cooldowns;
+  readonly standings: Standings;
+  /** Hears which way served a target: it may not be the best that there could be. */
+  readonly onServed: (target: Target, ways: readonly Way[], by: Way) => void;
   readonly observe: Observer;
   /** From accept to a complete init, and how long a stranger is kept, in milliseconds. */
   readonly handshakeTimeoutMs: number;
@@ -32,31 +36,43 @@ export interface QuietLimits {
   readonly closingMs: number;
   /** So often the upstream is asked whether it is still there. */
   readonly pingMs: number;
+  /** Telegram stopped within a packet, early in the connection, while the client waits. */
+  readonly stalledMs: number;
+  /** A client's bytes are without any answer since the session began. */
+  readonly silentMs: number;
 }
 
 /** One client connection, from accept until both of its sides are closed. */
-export class Session implements SessionView {
+export class Session implements SessionView, OpeningListener {
   readonly id: number;
   readonly client: string;
   readonly startedAt = performance.now();
   readonly counts = { up: 0, down: 0 };
   secret: string | undefined;
   target: string | undefined;
+  dc = 0;
   route: string | undefined;
+  endpoint: string | undefined;
   readonly #channel: Channel;
   readonly #deps: SessionDeps;
   readonly #onGone: (session: Session) => void;
+  /** From handshake to the first answer. */
+  #opening: Opening | undefined;
   #splice: Splice | undefined;
+  #way: Way | undefined;
   #upstream: Channel | undefined;
-  /** Stops the opening of a route, while one is being opened. */
-  #opening: AbortController | undefined;
-  /** The client went away while a route was being opened. */
-  #abandoned = false;
+  #watch: PacketWatch | undefined;
+  /** The way has carried an answer, or has been blamed for not doing so. */
+  #judged = false;
   /** Why it is being ended from here, if it is. */
   #stoppedFor: EndReason | undefined;
   #lastTotal = 0;
+  #lastDown = 0;
   #lastQueued = 0;
   #quietMs = 0;
+  #quietDownMs = 0;
+  /** What had come down when it was last asked whether it lives. */
+  #askedAtDown = -1;
 
   /** @param onGone Called when the session is over. */
   constructor(
@@ -96,30 +112,35 @@ export class Session implements SessionView {
    * Apart from `run`, so that what only the opening needs is not held for as long as the session lives.
    */
   async #open(reader: ByteReader): Promise<Splice | undefined> {
-    const { secrets, routes, cooldowns, observe, adjustTarget } = this.#deps;
+    const { secrets, routes, standings, observe, adjustTarget } = this.#deps;
     const client = await this.#readHandshake(reader, secrets);
     if (client.kind === "stranger") return undefined;
     const target = adjustTarget(client.target);
+    const name = describeTarget(target);
     this.secret = client.secret;
-    this.target = describeTarget(target);
+    this.target = name;
+    this.dc = target.dc;
     observe({ type: "identified", session: this });
 
-    const { signal } = this.#watchAbandonment(reader);
-    const { route, upstream } = await openFirst(routes, target, cooldowns, signal, (attempt) =>
-      observe({ type: "route-failed", session: this, attempt }),
-    );
-    reader.onEnded = undefined;
-    this.#opening = undefined;
-    this.#upstream = upstream.channel;
-    this.route = route.id;
-    observe({ type: "connected", session: this, warm: upstream.warm });
+    const ways = routes.flatMap((route) => route.ways(target));
+    const { link } = client;
+    const parts = { client: this.#channel, link, target, name, ways, standings, counts: this.counts };
+    this.#opening = new Opening({ ...parts, listener: this });
+    this.#opening.start(reader.rest());
+    const { way, upstream, proved, blamed } = await this.#opening.done;
+    if (way !== this.#way) this.#moveTo(way, upstream);
+    if (proved) this.#deps.onServed(target, ways, way);
+    this.#judged = proved || blamed;
 
+    this.#watch = new PacketWatch(target.transport);
+    const answer = this.#opening.takeAnswer();
+    this.#opening = undefined;
     return new Splice({
       client: this.#channel,
       upstream: upstream.channel,
-      link: joinLinks(client.link, upstream.link),
+      link: joinLinks(link, { up: upstream.link.up, down: joinTransforms(upstream.link.down, this.#watch) }),
       counts: this.counts,
-      early: reader.rest(),
+      answer,
     });
   }
 
@@ -136,48 +157,107 @@ export class Session implements SessionView {
     }
   }
 
-  /** Stops the opening of a route when the client goes away meanwhile. */
-  #watchAbandonment(reader: ByteReader): AbortController {
-    const opening = new AbortController();
-    this.#opening = opening;
-    reader.onEnded = () => {
-      if (!reader.abandoned) return;
-      this.#abandoned = true;
-      opening.abort();
-    };
-    reader.onEnded();
-    return opening;
+  onAttempt({ route, endpoint }: Way): void {
+    this.#deps.observe({ type: "attempt", session: this, route, endpoint });
+  }
+
+  onAttemptFailed(attempt: RouteAttempt): void {
+    this.#deps.observe({ type: "route-failed", session: this, attempt });
+  }
+
+  onConnected(way: Way, upstream: Upstream, openMs: number): void {
+    this.#use(way, upstream);
+    this.#deps.observe({ type: "connected", session: this, warm: upstream.warm, openMs });
+  }
+
+  #moveTo(way: Way, upstream: Upstream): void {
+    const from = this.route ?? "";
+    this.#use(way, upstream);
+    this.#deps.observe({ type: "rerouted", session: this, from });
+  }
+
+  #use(way: Way, { channel }: Upstream): void {
+    this.#way = way;
+    this.#upstream = channel;
+    this.route = way.route;
+    this.endpoint = way.endpoint;
   }
 
   /** Looks whether something crossed since the last look, `elapsedMs` ago; pings or ends what is quiet. */
   look(elapsedMs: number, limits: QuietLimits): void {
     const splice = this.#splice;
-    if (splice === undefined) return;
+    if (this.#upstream === undefined) return;
     // What leaves a queue is progress, too: a slow client may take the rest long after its data centre has gone.
-    const queued = splice.queuedBytes;
-    const total = this.counts.up + this.counts.down;
-    const quiet = total === this.#lastTotal && queued === this.#lastQueued;
+    const queued = splice?.queuedBytes ?? 0;
+    const { up, down } = this.counts;
+    const quiet = up + down === this.#lastTotal && queued === this.#lastQueued;
     this.#quietMs = quiet ? this.#quietMs + elapsedMs : 0;
-    this.#lastTotal = total;
+    this.#quietDownMs = quiet || down === this.#lastDown ? this.#quietDownMs + elapsedMs : 0;
+    this.#lastTotal = up + down;
+    this.#lastDown = down;
     this.#lastQueued = queued;
-    if (splice.closing) {
+    if (splice?.closing === true) {
       if (this.#quietMs >= limits.closingMs) splice.destroy(); // it ends for the reason for which it began to
     } else if (this.#quietMs >= limits.idleMs) {
       this.stop("idle");
+    } else if (splice !== undefined && this.#stalled(limits)) {
+      this.stop("stalled");
     } else if (this.#quietMs > 0 && this.#quietMs % limits.pingMs < elapsedMs) {
-      this.#upstream?.ping();
+      this.#upstream.ping();
     }
+  }
+
+  /** Opening is not health: tells what way carries, and what does not. `true` when the client is better off elsewhere. */
+  #stalled({ stalledMs, silentMs }: QuietLimits): boolean {
+    const { up, down } = this.counts;
+    if (!this.#judged && down > 0) {
+      this.#judged = true;
+      if (this.#way !== undefined) this.#deps.standings.proved(this.target ?? "", this.#way);
+      this.#way?.served?.();
+    } else if (!this.#judged && up > 0 && this.#quietMs >= silentMs) {
+      this.#judged = true;
+      this.#blame(new RouteError("SILENT", `open, but no answer for ${this.#quietMs / 1000} s`));
+    }
+    if (
+      this.#quietDownMs < stalledMs ||
+      this.#watch?.withinPacket !== true ||
+      this.#channel.queuedBytes > 0
+    ) {
+      return false;
+    }
+    this.#blame(new RouteError("STALLED", `stopped within a packet after ${formatBytes(down)}`));
+    return true;
+  }
+
+  #blame(error: RouteError): void {
+    const way = this.#way;
+    if (way === undefined) return;
+    this.#deps.standings.failedToCarry(this.target ?? "", way, error.code);
+    way.failed?.();
+    this.onAttemptFailed({ route: way.route, endpoint: way.endpoint, error });
+  }
+
+  /** The network may have changed under the connection: asks its data centre for a sign of life. */
+  ask(): void {
+    this.#upstream?.ping();
+    this.#askedAtDown = this.#upstream === undefined ? -1 : this.counts.down;
+  }
+
+  /** Some time after {@link Session.ask}: ends a session whose data centre gave no sign of life. */
+  dropIfDead(): void {
+    if (this.#upstream?.unanswered !== true || this.counts.down !== this.#askedAtDown) return;
+    this.stop("network-changed");
   }
 
   /** A route to its data centre is open. */
   get connected(): boolean {
-    return this.#splice !== undefined;
+    return this.#upstream !== undefined;
   }
 
   /** Ends the session now. */
   stop(reason: EndReason): void {
     this.#stoppedFor ??= reason;
-    this.#opening?.abort();
+    this.#opening?.stop();
     this.#splice?.destroy();
     this.#channel.destroy();
   }
@@ -191,7 +271,7 @@ export class Session implements SessionView {
     if (error instanceof HandshakeError) {
       this.#ended(error.code === "TIMEOUT" ? "stranger" : "left-early", error);
     } else if (error instanceof NoRouteError) {
-      this.#ended(this.#abandoned ? "left-early" : "no-route", error);
+      this.#ended(this.#opening?.abandoned === true ? "left-early" : "no-route", error);
     } else {
       this.#ended("internal-error", error instanceof Error ? error : new Error(String(error)));
     }

@@ -2,19 +2,25 @@ import type { ChannelSink } from "../channel/channel.ts";
 import type { Cancel } from "../core/cancel.ts";
 import { RouteError } from "../core/errors.ts";
 import type { WebSocketChannel } from "../net/websocket-channel.ts";
-import type { Target } from "../protocol/mtproto/dc.ts";
-import type { Route, RouteId, Upstream } from "./route.ts";
+import type { DcTarget, Target } from "../protocol/mtproto/dc.ts";
+import type { Route, RouteId, Upstream, Way, WayAddress } from "./route.ts";
 
-/** A route whose opening falls into a slow part that can be done ahead of time, and a part per client. */
-export interface WarmableRoute extends Route {
-  endpoint(target: Target): string;
+/** A way whose opening falls into a slow part that can be done ahead of time, and a part per client. */
+export interface WarmableWay extends Way {
+  /** Ways with the same key share their warm connections. */
+  readonly key: string;
   /** The slow part: connection, TLS, upgrade. @throws {RouteError} */
-  dial(target: Target, signal: Cancel): Promise<WebSocketChannel>;
+  dial(signal: Cancel): Promise<WebSocketChannel>;
   /** The rest: sends the init for one client over an open channel. */
   start(channel: WebSocketChannel, target: Target, origin: { readonly warm: boolean }): Upstream;
 }
 
-/** What a pool counts; the seed's `pool_hits` and `pool_misses`. */
+/** A route all of whose ways can be warmed. */
+export interface WarmableRoute extends Route {
+  ways(target: DcTarget): readonly WarmableWay[];
+}
+
+/** What a pool counts; the seed's `pool_hits` and `pool_misses`, or `cf_pool_hits` and `cf_pool_misses`. */
 export interface PoolCounts {
   hits: number;
   misses: number;
@@ -22,7 +28,7 @@ export interface PoolCounts {
 
 /** Limits of a pool. */
 export interface PoolOptions {
-  /** Warm connections kept per (dc, media, test). */
+  /** Warm connections kept per way. */
   readonly size: number;
   /** A warm connection is not used when it is older, in milliseconds. */
   readonly maxAgeMs: number;
@@ -53,8 +59,9 @@ export class PooledRoute implements Route {
   readonly #route: WarmableRoute;
   readonly #options: PoolOptions;
   readonly #counts: PoolCounts;
-  /** By endpoint: two dozen at most, since there are six data centres. */
+  /** By the key of their ways; those that nobody wants any more are dropped. */
   readonly #shelves = new Map<string, Shelf>();
+  readonly #ways = new WeakMap<WarmableWay, Way>();
   /** Telegram answers pings: from then on, a connection that does not is dead. */
   #pongs = false;
   readonly #closing = new AbortController();
@@ -69,21 +76,17 @@ export class PooledRoute implements Route {
     this.#upkeep.unref();
   }
 
-  endpoint(target: Target): string {
-    return this.#route.endpoint(target);
+  ways(target: DcTarget): readonly Way[] {
+    return this.#route.ways(target).map((way) => this.#pooled(way));
   }
 
-  open(target: Target, signal: Cancel): Promise<Upstream> {
-    const shelf = this.#shelf(target);
-    shelf.wantedUntil = Date.now() + this.#options.wantedForMs;
-    const channel = this.#take(shelf);
-    this.#scheduleRefill(shelf, REFILL_GAP_MS);
-    if (channel === undefined) {
-      this.#counts.misses += 1;
-      return this.#route.open(target, signal);
+  /** Drops every warm connection: the network has changed under them. */
+  drop(): void {
+    for (const shelf of this.#shelves.values()) {
+      this.#empty(shelf);
+      shelf.backOffMs = 0;
+      this.#scheduleRefill(shelf, REFILL_GAP_MS);
     }
-    this.#counts.hits += 1;
-    return Promise.resolve(this.#route.start(channel, target, { warm: true }));
   }
 
   /** Drops every warm connection and stops refilling. */
@@ -94,12 +97,50 @@ export class PooledRoute implements Route {
     this.#shelves.clear();
   }
 
-  #shelf(target: Target): Shelf {
-    const key = this.#route.endpoint(target);
-    let shelf = this.#shelves.get(key);
+  #pooled(way: WarmableWay): Way {
+    let pooled = this.#ways.get(way);
+    if (pooled === undefined) {
+      pooled = new PooledWay(way, {
+        open: (target, signal) => this.#open(way, target, signal),
+        served: () => this.#want(way),
+        failed: () => this.#unwant(way),
+      });
+      this.#ways.set(way, pooled);
+    }
+    return pooled;
+  }
+
+  /** Only what has served a client is worth being kept warm: what merely opens may carry nothing. */
+  #want(way: WarmableWay): void {
+    const shelf = this.#shelf(way);
+    shelf.wantedUntil = Date.now() + this.#options.wantedForMs;
+    this.#scheduleRefill(shelf, REFILL_GAP_MS);
+  }
+
+  #unwant(way: WarmableWay): void {
+    const shelf = this.#shelves.get(way.key);
+    if (shelf === undefined) return;
+    shelf.wantedUntil = 0;
+    this.#empty(shelf);
+  }
+
+  #open(way: WarmableWay, target: Target, signal: Cancel): Promise<Upstream> {
+    const shelf = this.#shelves.get(way.key);
+    const channel = shelf && this.#take(shelf);
+    if (shelf !== undefined) this.#scheduleRefill(shelf, REFILL_GAP_MS);
+    if (channel === undefined) {
+      this.#counts.misses += 1;
+      return way.open(target, signal);
+    }
+    this.#counts.hits += 1;
+    return Promise.resolve(way.start(channel, target, { warm: true }));
+  }
+
+  #shelf(way: WarmableWay): Shelf {
+    let shelf = this.#shelves.get(way.key);
     if (shelf === undefined) {
-      shelf = { target, warm: [], refilling: false, timer: undefined, wantedUntil: 0, backOffMs: 0 };
-      this.#shelves.set(key, shelf);
+      shelf = { way, warm: [], refilling: false, timer: undefined, wantedUntil: 0, backOffMs: 0 };
+      this.#shelves.set(way.key, shelf);
     }
     return shelf;
   }
@@ -139,7 +180,7 @@ export class PooledRoute implements Route {
     if (shelf.warm.length >= this.#options.size || Date.now() > shelf.wantedUntil) return;
     shelf.refilling = true;
     try {
-      const channel = await this.#route.dial(shelf.target, this.#closing.signal);
+      const channel = await shelf.way.dial(this.#closing.signal);
       shelf.backOffMs = 0;
       this.#store(shelf, channel);
     } catch (error) {
@@ -185,21 +226,54 @@ export class PooledRoute implements Route {
 
   #empty(shelf: Shelf): void {
     clearTimeout(shelf.timer);
+    shelf.timer = undefined;
     const { warm } = shelf;
     shelf.warm = [];
     for (const channel of warm) channel.destroy();
   }
 }
 
-/** The warm connections to one endpoint: one (dc, media, test), but that DC 203 shares with DC 2. */
+/** The warm connections of one way. */
 interface Shelf {
-  readonly target: Target;
+  readonly way: WarmableWay;
   /** Oldest last. */
   warm: WebSocketChannel[];
   refilling: boolean;
   timer: ReturnType<typeof setTimeout> | undefined;
   wantedUntil: number;
   backOffMs: number;
+}
+
+/** A way that looks on its shelf first. */
+class PooledWay implements Way {
+  readonly route: RouteId;
+  readonly endpoint: string;
+  readonly group: string;
+  readonly cold: Way;
+  readonly open: Way["open"];
+  readonly served: () => void;
+  readonly failed: () => void;
+
+  constructor(
+    way: Way,
+    pool: { readonly open: Way["open"]; readonly served: () => void; readonly failed: () => void },
+  ) {
+    this.route = way.route;
+    this.endpoint = way.endpoint;
+    this.group = way.group;
+    this.cold = way;
+    this.open = pool.open;
+    this.served = pool.served;
+    this.failed = pool.failed;
+  }
+
+  get address(): WayAddress {
+    return this.cold.address;
+  }
+
+  readRetryAfter(): Promise<number | undefined> {
+    return this.cold.readRetryAfter?.() ?? Promise.resolve(undefined);
+  }
 }
 
 /** Listens to a connection that waits for a client: nothing but its end is expected. */

@@ -29,8 +29,9 @@ describe("formatBanner()", () => {
 
   Only apps on this computer can use it. For phones in the same network: --host 0.0.0.0
 
-  Routes        DC 1, 3, 5: direct-ws found by DNS
-                DC 2, 4, 203: direct-ws at 149.154.167.220
+  Routes        direct-ws, then cf-domain, then direct-tcp
+                direct-ws for DC 1, 3, 5 found by DNS
+                direct-ws for DC 2, 4, 203 at 149.154.167.220
 
   Stop with Ctrl-C. Calls do not go through proxies of this kind.
 `);
@@ -55,17 +56,29 @@ describe("formatBanner()", () => {
   test("sorts the data centres by their way", () => {
     const dcIp = ["1:192.0.2.1", "2:192.0.2.2:8443", "3:192.0.2.1", "203:192.0.2.203"];
     expect(formatBanner(factsOf({ dcIp }))).toContain(`
-  Routes        DC 1, 3: direct-ws at 192.0.2.1
-                DC 2: direct-ws at 192.0.2.2, port 8443
-                DC 4, 5: direct-ws found by DNS
-                DC 203: direct-ws at 192.0.2.203
+  Routes        direct-ws, then cf-domain, then direct-tcp
+                direct-ws for DC 1, 3 at 192.0.2.1
+                direct-ws for DC 2 at 192.0.2.2, port 8443
+                direct-ws for DC 4, 5 found by DNS
+                direct-ws for DC 203 at 192.0.2.203
 `);
   });
 
   test("says that all go to the test servers when they do", () => {
     const banner = formatBanner(factsOf({ forceTestDc: [""] }));
-    expect(banner).toContain("  All clients go to the test servers (direct-ws, /apiws_test)\n");
-    expect(banner).not.toContain("Routes");
+    expect(banner).toContain(`
+  Routes        direct-ws, then cf-domain, then direct-tcp
+                all clients go to the test servers
+
+`);
+  });
+
+  test("names the routes in their order, and addresses only for the one that has them", () => {
+    const banner = formatBanner(
+      factsOf({ route: ["direct-tcp,cf-worker"], cfproxyWorkerDomain: ["w.example.org"] }),
+    );
+    expect(banner).toContain("\n\n  Routes        direct-tcp, then cf-worker\n\n");
+    expect(formatBanner(factsOf({ route: ["direct-tcp"] }))).toContain("\n  Routes        direct-tcp\n");
   });
 });
 

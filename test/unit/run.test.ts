@@ -3,8 +3,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
+import type { TargetRoutesJson } from "../../src/cli/routes-report.ts";
 import { run } from "../../src/cli/run.ts";
 import { FIELDS } from "../../src/config/fields.ts";
+import { DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
+import type { Way } from "../../src/upstream/route.ts";
+import { Standings } from "../../src/upstream/standings.ts";
 
 const HEX = "00112233445566778899aabbccddeeff";
 
@@ -26,6 +30,8 @@ interface Result {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
+  /** What was written to standard error, but not as a message of `run`. */
+  readonly progress: string;
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM"] as const;
@@ -34,13 +40,19 @@ const SIGNALS = ["SIGINT", "SIGTERM"] as const;
 async function runTgws(...argv: readonly string[]): Promise<Result> {
   const stdout: string[] = [];
   const stderr: string[] = [];
+  const progress: string[] = [];
   const listeners = SIGNALS.map((signal) => process.listeners(signal));
   const out = spyOn(console, "log").mockImplementation((text: string) => void stdout.push(`${text}\n`));
   const err = spyOn(console, "error").mockImplementation((text: string) => void stderr.push(`${text}\n`));
+  const write = spyOn(process.stderr, "write").mockImplementation((text) => {
+    progress.push(String(text));
+    return true;
+  });
   try {
     const code = await run(argv);
-    return { code, stdout: stdout.join(""), stderr: stderr.join("") };
+    return { code, stdout: stdout.join(""), stderr: stderr.join(""), progress: progress.join("") };
   } finally {
+    write.mockRestore();
     out.mockRestore();
     err.mockRestore();
     // A proxy that could not start has begun to wait for signals, since its process would be over.
@@ -56,7 +68,11 @@ describe("run()", () => {
   test.each([[["--version"]], [["link", "--version"]], [["--port", "1", "--version"]]])(
     "prints the version for %j",
     async (argv) => {
-      expect(await runTgws(...argv)).toEqual({ code: 0, stdout: `${packageJson.version}\n`, stderr: "" });
+      expect(await runTgws(...argv)).toMatchObject({
+        code: 0,
+        stdout: `${packageJson.version}\n`,
+        stderr: "",
+      });
     },
   );
 
@@ -65,7 +81,8 @@ describe("run()", () => {
     expect(code).toBe(0);
     expect(stderr).toBe("");
     for (const field of Object.values(FIELDS)) expect(stdout).toContain(`--${field.flag}`);
-    for (const command of ["link", "secret"]) expect(stdout).toMatch(new RegExp(`^\\s+${command} `, "m"));
+    for (const command of ["link", "secret", "doctor", "routes"])
+      expect(stdout).toMatch(new RegExp(`^\\s+${command} `, "m"));
     expect(stdout).not.toMatch(/[ \t]$/m);
   });
 
@@ -75,6 +92,19 @@ describe("run()", () => {
     expect(stdout).toContain("--secret");
     expect(stdout).not.toContain("--pool-size");
   });
+
+  test.each([
+    ["doctor", ["--deep", "--json", "--route", "--upstream-proxy"]],
+    ["routes", ["--json", "--route", "--upstream-proxy"]],
+  ] as const)(
+    "prints the help of %s, with its switches and the flags of the proxy",
+    async (command, flags) => {
+      const { code, stdout, stderr } = await runTgws(command, "--help");
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+      for (const flag of flags) expect(stdout).toContain(flag);
+      expect(stdout.includes("--deep")).toBe(command === "doctor");
+    },
+  );
 
   test("prints a new secret for tgws secret", async () => {
     const [one, other] = [await runTgws("secret"), await runTgws("secret")];
@@ -111,11 +141,135 @@ describe("run(), tgws link", () => {
   });
 });
 
+describe("run(), tgws routes", () => {
+  const WHERE = ["--route", "direct-tcp", "--dc-tcp", "2:192.0.2.2", "--dc-tcp", "2:192.0.2.1"];
+
+  test("prints the ways to every data centre in the order of trying as JSON", async () => {
+    const { code, stdout, stderr } = await runTgws("routes", "--json", ...WHERE);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    const targets = JSON.parse(stdout) as TargetRoutesJson[];
+    expect(targets.map(({ target }) => target)).toEqual(
+      DC_NUMBERS.flatMap((dc) => [`DC ${dc}`, `DC ${dc} media`]),
+    );
+    expect(targets.find(({ target }) => target === "DC 2")?.ways).toMatchObject([
+      { route: "direct-tcp", endpoint: "192.0.2.2:443", state: "untried" },
+      { route: "direct-tcp", endpoint: "192.0.2.1:443", state: "untried" },
+    ]);
+  });
+
+  test("says that nothing is learned where nothing is, and names the order of the routes", async () => {
+    const { code, stdout } = await runTgws("routes", "--route", "direct-tcp,direct-ws");
+    expect(code).toBe(0);
+    expect(stdout).toBe("Nothing is learned yet: the order is direct-tcp, then direct-ws.\n");
+  });
+
+  test("knows what a proxy has learned and kept", async () => {
+    const address = { host: "192.0.2.2", port: 443, webSocket: undefined };
+    const way: Way = {
+      route: "direct-tcp",
+      endpoint: "192.0.2.2:443",
+      group: "192.0.2.2:443",
+      address,
+      open: () => Promise.reject(new Error("not called")),
+    };
+    const standings = new Standings();
+    standings.failedToCarry("DC 2", way, "STALLED");
+    writeFileSync(join(folder, "routes.json"), standings.save());
+    const text = (await runTgws("routes", ...WHERE)).stdout;
+    expect(text).toMatch(/^DC 2\n +1\. direct-tcp +192\.0\.2\.1:443 /);
+    expect(text).toContain("Nothing is learned yet of DC 1, DC 1 media, DC 2 media, ");
+    const { code, stdout } = await runTgws("routes", "--json", ...WHERE);
+    expect(code).toBe(0);
+    const found = (JSON.parse(stdout) as TargetRoutesJson[]).find(({ target }) => target === "DC 2");
+    expect(found?.ways).toMatchObject([
+      { endpoint: "192.0.2.1:443", state: "untried" },
+      { endpoint: "192.0.2.2:443", state: "failed", reason: "STALLED" },
+    ]);
+  });
+
+  test("takes every flag of the proxy, and those of the test servers", async () => {
+    const { code, stdout } = await runTgws(
+      ...[
+        "routes",
+        "--json",
+        "-v",
+        "--secret",
+        HEX,
+        "--port",
+        "0",
+        "--force-test-dc",
+        "--pool-size=2",
+        ...WHERE,
+      ],
+    );
+    expect(code).toBe(0);
+    expect((JSON.parse(stdout) as TargetRoutesJson[]).map(({ target }) => target)).toEqual([
+      "test DC 1",
+      "test DC 1 media",
+      "test DC 2",
+      "test DC 2 media",
+      "test DC 3",
+      "test DC 3 media",
+    ]);
+  });
+
+  test("exits with 2 when the outbound proxy cannot be read, and does not show its password", async () => {
+    const { code, stdout, stderr } = await runTgws(
+      "routes",
+      "--upstream-proxy",
+      "ftp://ann:hunter2@192.0.2.1",
+    );
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toStartWith("tgws: --upstream-proxy: Cannot use a proxy of kind ftp://");
+    expect(stderr).not.toContain("hunter2");
+  });
+});
+
+describe("run(), tgws doctor", () => {
+  /** Addresses of every data centre: this port of loopback. */
+  const everywhere = (port: number): string[] => [
+    "--route",
+    "direct-tcp",
+    ...DC_NUMBERS.flatMap((dc) => ["--dc-tcp", `${dc}:127.0.0.1:${port}`]),
+  ];
+
+  test("exits with its own code: 1 when nothing works", async () => {
+    const closed = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const { port } = closed;
+    closed.stop(true);
+    const { code, stdout, progress } = await runTgws("doctor", ...everywhere(port));
+    expect(code).toBe(1);
+    expect(stdout).toContain("direct-tcp");
+    expect(progress).toContain("FAIL");
+  });
+
+  test("exits with its own code: 130 when Ctrl-C ends it, and prints what it knows as JSON", async () => {
+    const { promise: asked, resolve } = Promise.withResolvers<void>();
+    using silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => resolve() } });
+    const running = runTgws("doctor", "--json", ...everywhere(silent.port));
+    await asked;
+    process.emit("SIGINT");
+    const { code, stdout } = await running;
+    expect(code).toBe(130);
+    expect(JSON.parse(stdout)).toMatchObject({ ok: false, complete: false, deep: false });
+  });
+});
+
 describe("run(), wrong use", () => {
   test.each([
     [["lnik"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
     [["secrets"], "tgws: secrets: unknown command\nhint: did you mean secret?\n"],
-    [["serve"], "tgws: serve: unknown command\nhint: the commands are link, secret; none runs the proxy\n"],
+    [
+      ["serve"],
+      "tgws: serve: unknown command\nhint: the commands are link, secret, doctor, routes; none runs the proxy\n",
+    ],
+    [["route"], "tgws: route: unknown command\nhint: did you mean routes?\n"],
+    [["doktor", "--deep"], "tgws: doktor: unknown command\nhint: did you mean doctor?\n"],
+    [["routes", "--deep"], "tgws: --deep: unknown flag\nhint: did you mean --help?\n"],
+    [["doctor", "--prot", "1"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
+    [["doctor", "--json=yes"], "tgws: --json: unknown flag\nhint: tgws --help lists the flags\n"],
+    [["routes", "all"], "tgws: all: unexpected word\nhint: flags start with --; see tgws --help\n"],
+    [["--json"], "tgws: --json: unknown flag\nhint: tgws --help lists the flags\n"],
     [["lnik", "--help"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
     [["--prot", "1443"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
     [["link", "--pool-size", "1"], "tgws: --pool-size: unknown flag\nhint: tgws --help lists the flags\n"],
@@ -135,7 +289,7 @@ describe("run(), wrong use", () => {
       "tgws: --port: x: not a whole number from 0 to 65535\nhint: --port <port>; 1443 without it\n",
     ],
   ])("exits with 2 for %j, with a line for what is wrong and one for what to do", async (argv, stderr) => {
-    expect(await runTgws(...argv)).toEqual({ code: 2, stdout: "", stderr });
+    expect(await runTgws(...argv)).toEqual({ code: 2, stdout: "", stderr, progress: "" });
   });
 
   test("says everything that is wrong at once", async () => {

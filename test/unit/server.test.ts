@@ -1,11 +1,17 @@
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, jest, spyOn, test } from "bun:test";
 import { connect, type Socket } from "node:net";
 import { StartError } from "../../src/core/errors.ts";
 import type { SessionEvent } from "../../src/core/events.ts";
 import { ProxyServer } from "../../src/proxy/server.ts";
-import { Cooldowns } from "../../src/upstream/cooldowns.ts";
-import type { Route } from "../../src/upstream/route.ts";
-import { memoryChannelPair, plainLink, RecordingSink } from "../support/memory-channel.ts";
+import type { Route, Way } from "../../src/upstream/route.ts";
+import { Standings } from "../../src/upstream/standings.ts";
+import {
+  type MemoryChannel,
+  memoryChannelPair,
+  plainLink,
+  RecordingSink,
+  settle,
+} from "../support/memory-channel.ts";
 import { makeInit } from "../support/obfuscated2.ts";
 import { eventually } from "./frame-server.ts";
 
@@ -13,6 +19,7 @@ const SECRET = { name: "family", key: new Uint8Array(16).fill(9) };
 const servers: ProxyServer[] = [];
 
 afterEach(async () => {
+  jest.useRealTimers();
   for (const server of servers.splice(0)) await server.stop(0);
 });
 
@@ -21,41 +28,49 @@ interface Setup {
   readonly events: SessionEvent[];
   /** What Telegram hears, a sink for each connection. */
   readonly upstreams: RecordingSink[];
+  /** The two ends of each connection to Telegram. */
+  readonly connections: { readonly telegram: MemoryChannel; readonly own: MemoryChannel }[];
 }
 
 function start(port = 0): Setup {
   const events: SessionEvent[] = [];
   const upstreams: RecordingSink[] = [];
-  const route: Route = {
-    id: "direct-ws",
-    endpoint: () => "memory",
+  const connections: { telegram: MemoryChannel; own: MemoryChannel }[] = [];
+  const way: Way = {
+    route: "direct-ws",
+    endpoint: "memory",
+    group: "memory",
+    address: { host: "192.0.2.1", port: 443, webSocket: undefined },
     open: () => {
       const [telegram, channel] = memoryChannelPair();
       const hears = new RecordingSink();
       telegram.attach(hears);
       void hears.until((sink) => sink.heard("end")).then(() => telegram.end());
       upstreams.push(hears);
+      connections.push({ telegram, own: channel });
       return Promise.resolve({ channel, link: plainLink, warm: false });
     },
   };
+  const route: Route = { id: "direct-ws", ways: () => [way] };
   const server = new ProxyServer(
     {
       host: "127.0.0.1",
       port,
       highWater: 64 * 1024,
-      quiet: { idleMs: 60_000, closingMs: 60_000, pingMs: 60_000 },
+      quiet: { idleMs: 60_000, closingMs: 60_000, pingMs: 30_000, stalledMs: 5_000, silentMs: 10_000 },
     },
     {
       secrets: [SECRET],
       routes: [route],
-      cooldowns: new Cooldowns(),
+      standings: new Standings(),
+      onServed: () => {},
       observe: (event) => events.push(event),
       handshakeTimeoutMs: 5_000,
       adjustTarget: (target) => target,
     },
   );
   servers.push(server);
-  return { server, events, upstreams };
+  return { server, events, upstreams, connections };
 }
 
 async function connectClient({ server, events }: Setup): Promise<Socket> {
@@ -83,6 +98,20 @@ describe("ProxyServer", () => {
     for (const hears of setup.upstreams) await hears.until(({ length }) => length === 5);
     for (const socket of sockets) socket.end();
     await eventually(() => reasons(setup.events).length === 2);
+  });
+
+  test("looks at its sessions every 5 s: pings the quiet ones, and ends the idle ones", async () => {
+    jest.useFakeTimers();
+    const setup = start();
+    const socket = await connectClient(setup);
+    await setup.upstreams[0]?.until(({ length }) => length === 5);
+    jest.advanceTimersByTime(30_000);
+    expect(setup.connections[0]?.own.pings).toBe(0);
+    jest.advanceTimersByTime(5_000);
+    expect(setup.connections[0]?.own.pings).toBe(1);
+    jest.advanceTimersByTime(30_000);
+    await eventually(() => socket.closed);
+    expect(reasons(setup.events)).toEqual(["idle"]);
   });
 
   test("throws PORT_IN_USE when another one listens there", () => {
@@ -118,5 +147,119 @@ describe("ProxyServer.stop()", () => {
     await setup.server.stop(50);
     expect(reasons(setup.events)).toEqual(["shutdown", "shutdown"]);
     await eventually(() => sockets.every(({ closed }) => closed));
+  });
+});
+
+describe("ProxyServer.recover()", () => {
+  const SIGN_OF_LIFE_MS = 6_000;
+  /** What `Bun.listen` made, so that a test can take it away. */
+  const listen = spyOn(Bun, "listen");
+
+  beforeEach(() => {
+    listen.mockClear();
+    jest.useFakeTimers();
+  });
+
+  /** Takes away the listener under a server, as some systems do while the machine sleeps. */
+  function killListener(): void {
+    const made = listen.mock.results.at(-1)?.value as { stop(force: boolean): void };
+    made.stop(false);
+  }
+
+  async function canConnect(port: number): Promise<boolean> {
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    const socket = connect({ host: "127.0.0.1", port });
+    socket.on("connect", () => resolve(true)).on("error", () => resolve(false));
+    return promise.finally(() => socket.destroy());
+  }
+
+  test("drops the sessions, and only those, whose data centre gave no sign of life for 6 s", async () => {
+    const setup = start();
+    const sockets = [await connectClient(setup), await connectClient(setup), await connectClient(setup)];
+    const [dead, pongs, speaks] = setup.connections;
+    for (const hears of setup.upstreams) await hears.until(({ length }) => length === 5);
+    await setup.server.recover();
+    expect(setup.connections.map(({ own }) => own.pings)).toEqual([1, 1, 1]);
+    const late = await connectClient(setup);
+    const [, , , latest] = setup.connections;
+    for (const connection of [dead, speaks, latest])
+      if (connection !== undefined) connection.own.unanswered = true;
+    expect(pongs?.own.unanswered).toBe(false);
+    speaks?.telegram.write(Uint8Array.of(1));
+    await settle();
+    jest.advanceTimersByTime(SIGN_OF_LIFE_MS - 1);
+    await settle();
+    expect(reasons(setup.events)).not.toContain("network-changed");
+    jest.advanceTimersByTime(1);
+    await eventually(() => reasons(setup.events).includes("network-changed"));
+    await eventually(() => sockets[0]?.closed === true);
+    await settle(50);
+    expect([...sockets, late].map(({ closed }) => closed)).toEqual([true, false, false, false]);
+    expect(reasons(setup.events).filter((reason) => reason === "network-changed")).toHaveLength(1);
+  });
+
+  test("counts the 6 s anew when the network changes again", async () => {
+    const setup = start();
+    await connectClient(setup);
+    const [connection] = setup.connections;
+    if (connection === undefined) throw new Error("unreachable");
+    connection.own.unanswered = true;
+    await setup.server.recover();
+    jest.advanceTimersByTime(SIGN_OF_LIFE_MS - 1);
+    await setup.server.recover();
+    jest.advanceTimersByTime(SIGN_OF_LIFE_MS - 1);
+    await settle();
+    expect(reasons(setup.events)).not.toContain("network-changed");
+    jest.advanceTimersByTime(1);
+    await eventually(() => reasons(setup.events).includes("network-changed"));
+  });
+
+  test("keeps a listener that works", async () => {
+    const { server } = start();
+    await server.recover();
+    expect(listen).toHaveBeenCalledTimes(1);
+    expect(await canConnect(server.port)).toBe(true);
+  });
+
+  test("listens again on the same port when the listener is dead", async () => {
+    const setup = start();
+    const { port } = setup.server;
+    killListener();
+    expect(await canConnect(port)).toBe(false);
+    await setup.server.recover();
+    expect(setup.server.port).toBe(port);
+    const socket = await connectClient(setup);
+    expect(setup.events.at(-1)?.session.id).toBe(1);
+    socket.destroy();
+    await setup.server.stop(0);
+    expect(await canConnect(port)).toBe(false);
+  });
+
+  test("throws when it cannot listen again", async () => {
+    const { server } = start();
+    killListener();
+    listen.mockImplementationOnce(() => {
+      throw Object.assign(new Error("no"), { code: "EADDRINUSE" });
+    });
+    await expect(server.recover()).rejects.toMatchObject({ code: "PORT_IN_USE" });
+  });
+
+  test("does not listen again when it was stopped meanwhile, and leaves no timer", async () => {
+    const { server } = start();
+    const { port } = server;
+    killListener();
+    const recovered = server.recover();
+    await server.stop(0);
+    await recovered;
+    expect(listen).toHaveBeenCalledTimes(1);
+    expect(await canConnect(port)).toBe(false);
+    expect(jest.getTimerCount()).toBe(0);
+  });
+
+  test("does nothing once it was stopped", async () => {
+    const { server } = start();
+    await server.stop(0);
+    await server.recover();
+    expect(jest.getTimerCount()).toBe(0);
   });
 });

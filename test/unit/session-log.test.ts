@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { NoRouteError, RouteError } from "../../src/core/errors.ts";
+import { NoRouteError, RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
 import type { EndReason, SessionView } from "../../src/core/events.ts";
 import type { LogFields, Logger } from "../../src/core/logger.ts";
 import { SessionLog } from "../../src/observe/session-log.ts";
@@ -52,7 +52,9 @@ const session = (changes: Partial<SessionView> = {}): SessionView => ({
   client: "192.0.2.1",
   secret: "family",
   target: "DC 4 media",
+  dc: 4,
   route: "direct-ws",
+  endpoint: "kws4-1",
   counts: { up: 1_536, down: 5 },
   startedAt: performance.now() - 2_500,
   ...changes,
@@ -63,6 +65,8 @@ const ATTEMPT = {
   endpoint: "kws4",
   error: new RouteError("REFUSED", "connection refused"),
 };
+
+const DOCTOR_HINT = "tgws doctor, with the same flags, tries every route and says what to do";
 
 function end({ log }: Setup, reason: EndReason, error?: Error, of: SessionView = session()): void {
   log.observe({ type: "ended", session: of, reason, error });
@@ -79,11 +83,19 @@ describe("SessionLog", () => {
     const started = session({ secret: undefined, target: undefined, route: undefined });
     log.observe({ type: "started", session: started });
     log.observe({ type: "identified", session: session({ route: undefined }) });
-    log.observe({ type: "route-failed", session: session({ route: undefined }), attempt: ATTEMPT });
-    log.observe({ type: "connected", session: session(), warm: true });
+    const unconnected = session({ route: undefined, endpoint: undefined });
+    log.observe({ type: "attempt", session: unconnected, route: "direct-ws", endpoint: "kws4" });
+    log.observe({ type: "route-failed", session: unconnected, attempt: ATTEMPT });
+    log.observe({ type: "connected", session: session(), warm: true, openMs: 12.6 });
+    log.observe({
+      type: "rerouted",
+      session: session({ route: "cf-worker", endpoint: "w.example.org" }),
+      from: "direct-ws",
+    });
     expect(lines.all).toEqual([
       { level: "debug", message: "connected", fields: { session: 7, client: "192.0.2.1" } },
       { level: "debug", message: "client", fields: { session: 7, secret: "family", dc: "DC 4 media" } },
+      { level: "debug", message: "opening kws4", fields: { session: 7, route: "direct-ws" } },
       {
         level: "debug",
         message: "kws4: connection refused",
@@ -92,7 +104,26 @@ describe("SessionLog", () => {
       {
         level: "debug",
         message: "route open",
-        fields: { session: 7, secret: "family", dc: "DC 4 media", route: "direct-ws", warm: true },
+        fields: {
+          session: 7,
+          secret: "family",
+          dc: "DC 4 media",
+          route: "direct-ws",
+          endpoint: "kws4-1",
+          warm: true,
+          ms: 13,
+        },
+      },
+      {
+        level: "debug",
+        message: "served by another route than direct-ws",
+        fields: {
+          session: 7,
+          secret: "family",
+          dc: "DC 4 media",
+          route: "cf-worker",
+          endpoint: "w.example.org",
+        },
       },
     ]);
   });
@@ -109,6 +140,17 @@ describe("SessionLog", () => {
     ]);
     expect(setup.lines.all[0]?.fields?.["seconds"]).toBeCloseTo(2.5, 0);
   });
+
+  test.each(["idle", "stalled", "network-changed", "left-early", "shutdown", "upstream-closed"] as const)(
+    "writes it for one that had a route and ends as %s",
+    (reason) => {
+      const setup = setUp();
+      end(setup, reason);
+      expect(setup.lines.all).toMatchObject([
+        { level: "info", message: "session ended", fields: { reason } },
+      ]);
+    },
+  );
 
   test("says in it what broke", () => {
     const setup = setUp();
@@ -134,6 +176,72 @@ describe("SessionLog", () => {
   });
 });
 
+describe("SessionLog, a way that opens and does not carry", () => {
+  function failToCarry(
+    { log }: Setup,
+    code: RouteErrorCode,
+    { route = "direct-ws", endpoint = "kws4", target = "DC 4" } = {},
+  ): void {
+    const attempt = { route, endpoint, error: new RouteError(code, "open, but no answer for 5.0 s") };
+    log.observe({ type: "route-failed", session: session({ target }), attempt });
+  }
+
+  test.each(["SILENT", "STALLED"] as const)("is a warning for everybody: %s", (code) => {
+    const setup = setUp();
+    failToCarry(setup, code);
+    expect(setup.lines.all).toEqual([
+      {
+        level: "warn",
+        message: "kws4: open, but no answer for 5.0 s; other routes go first now",
+        fields: { dc: "DC 4", route: "direct-ws", code },
+      },
+    ]);
+  });
+
+  test.each(["CLOSED", "TIMEOUT", "TLS"] as const)("is none for %s", (code) => {
+    const setup = setUp();
+    failToCarry(setup, code);
+    expect(setup.lines.of("warn", "info", "error")).toEqual([]);
+    expect(setup.lines.of("debug")).toHaveLength(1);
+  });
+
+  test("is said again after a minute", () => {
+    const setup = setUp();
+    failToCarry(setup, "SILENT");
+    setup.pass(59_999);
+    failToCarry(setup, "SILENT");
+    failToCarry(setup, "STALLED");
+    expect(setup.lines.of("warn")).toHaveLength(1);
+    setup.pass(1);
+    failToCarry(setup, "SILENT");
+    expect(setup.lines.of("warn")).toHaveLength(2);
+    setup.pass(59_999);
+    failToCarry(setup, "SILENT");
+    expect(setup.lines.of("warn")).toHaveLength(2);
+  });
+
+  test("is told apart by route, endpoint and target", () => {
+    const setup = setUp();
+    for (let times = 0; times < 2; times += 1) {
+      failToCarry(setup, "SILENT");
+      failToCarry(setup, "SILENT", { route: "cf-domain" });
+      failToCarry(setup, "SILENT", { endpoint: "kws4-1" });
+      failToCarry(setup, "SILENT", { target: "DC 4 media" });
+    }
+    expect(setup.lines.of("warn")).toHaveLength(4);
+  });
+
+  test("is not held for ever: after a thousand, the old ones are forgotten", () => {
+    const setup = setUp();
+    for (let at = 0; at <= 1_000; at += 1) failToCarry(setup, "SILENT", { endpoint: `way ${at}` });
+    expect(setup.lines.of("warn")).toHaveLength(1_001);
+    failToCarry(setup, "SILENT", { endpoint: "way 1000" });
+    expect(setup.lines.of("warn")).toHaveLength(1_001);
+    failToCarry(setup, "SILENT", { endpoint: "way 0" });
+    expect(setup.lines.of("warn")).toHaveLength(1_002);
+  });
+});
+
 describe("SessionLog, no route", () => {
   test("says why once, then once a minute with the number of times", () => {
     const setup = setUp();
@@ -156,11 +264,28 @@ describe("SessionLog, no route", () => {
     expect(setup.lines.of("warn").at(-1)).toBe(message);
   });
 
+  test("says it also of a session whose first way had opened", () => {
+    const setup = setUp();
+    end(setup, "no-route", new NoRouteError("DC 4", [ATTEMPT]));
+    expect(setup.lines.of("warn")).toHaveLength(1);
+    expect(setup.lines.of("info", "error")).toEqual([DOCTOR_HINT]);
+  });
+
+  test("says once what may help", () => {
+    const setup = setUp();
+    for (const target of ["DC 2", "DC 4", "DC 2"]) {
+      endWithoutRoute(setup, target);
+      setup.pass(60_000);
+    }
+    expect(setup.lines.of("warn")).toHaveLength(3);
+    expect(setup.lines.of("info")).toEqual([DOCTOR_HINT]);
+  });
+
   test("keeps every ending as debug", () => {
     const setup = setUp();
     for (let times = 0; times < 3; times += 1) endWithoutRoute(setup);
     expect(setup.lines.of("debug")).toEqual(["session ended", "session ended", "session ended"]);
-    expect(setup.lines.of("info", "error")).toEqual([]);
+    expect(setup.lines.of("info", "error")).toEqual([DOCTOR_HINT]);
   });
 
   test("tells data centres apart", () => {

@@ -4,10 +4,11 @@ import type { Cancel } from "../../src/core/cancel.ts";
 import { NoRouteError, RouteError } from "../../src/core/errors.ts";
 import type { SessionEvent } from "../../src/core/events.ts";
 import { listenTcp } from "../../src/net/tcp-listen.ts";
+import { Stats } from "../../src/observe/stats.ts";
 import type { Target } from "../../src/protocol/mtproto/dc.ts";
-import { Session, type SessionDeps } from "../../src/proxy/session.ts";
-import { Cooldowns } from "../../src/upstream/cooldowns.ts";
-import type { Route, Upstream } from "../../src/upstream/route.ts";
+import { type QuietLimits, Session, type SessionDeps } from "../../src/proxy/session.ts";
+import type { Route, RouteId, Upstream, Way } from "../../src/upstream/route.ts";
+import { Standings } from "../../src/upstream/standings.ts";
 import {
   type MemoryChannel,
   memoryChannelPair,
@@ -20,7 +21,15 @@ import { eventually } from "./frame-server.ts";
 
 const SECRET = { name: "family", key: new Uint8Array(16).fill(9) };
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-const LIMITS = { idleMs: 60_000, closingMs: 20_000, pingMs: 30_000 };
+const LIMITS: QuietLimits = {
+  idleMs: 60_000,
+  closingMs: 20_000,
+  pingMs: 30_000,
+  stalledMs: 5_000,
+  silentMs: 10_000,
+};
+/** One whole abridged packet: clients ask with one, and Telegram answers with one. */
+const PACKET = Uint8Array.of(0x01, 1, 2, 3, 4);
 
 beforeEach(() => {
   jest.useFakeTimers();
@@ -29,19 +38,43 @@ afterEach(() => {
   jest.useRealTimers();
 });
 
-/** A route into memory; Telegram's end of every connection is kept. */
-class MemoryRoute implements Route {
-  readonly id = "direct-ws";
+/** A route of one way into memory; Telegram's end of every connection is kept. */
+class MemoryRoute implements Route, Way {
+  readonly id: RouteId;
+  readonly route: RouteId;
+  readonly endpoint: string;
+  readonly group: string;
+  readonly address = { host: "192.0.2.1", port: 443, webSocket: undefined };
   readonly opened: { telegram: MemoryChannel; hears: RecordingSink; own: MemoryChannel }[] = [];
   readonly targets: Target[] = [];
   failure: unknown;
   hang = false;
   givenUp = false;
+  /** Times that it was told that it serves, and that it does not carry. */
+  services = 0;
+  faults = 0;
   /** Opening waits for it. */
   gate: Promise<void> | undefined;
+  /** Its channels have no sign that Telegram is there. */
+  unanswered = false;
 
-  endpoint(): string {
-    return "memory";
+  constructor(id: RouteId = "direct-ws") {
+    this.id = id;
+    this.route = id;
+    this.endpoint = `memory of ${id}`;
+    this.group = id;
+  }
+
+  ways(): readonly Way[] {
+    return [this];
+  }
+
+  served(): void {
+    this.services += 1;
+  }
+
+  failed(): void {
+    this.faults += 1;
   }
 
   async open(target: Target, signal: Cancel): Promise<Upstream> {
@@ -57,6 +90,7 @@ class MemoryRoute implements Route {
       return promise;
     }
     const [telegram, own] = memoryChannelPair(1024 * 1024);
+    own.unanswered = this.unanswered;
     const hears = new RecordingSink();
     telegram.attach(hears);
     this.opened.push({ telegram, hears, own });
@@ -68,6 +102,9 @@ interface Setup {
   readonly app: MemoryChannel;
   readonly appHears: RecordingSink;
   readonly route: MemoryRoute;
+  readonly standings: Standings;
+  /** Which way served which target, as the owner heard it. */
+  readonly served: { readonly target: Target; readonly ways: readonly Way[]; readonly by: Way }[];
   readonly session: Session;
   readonly events: SessionEvent[];
   /** What the session's owner was told is over. */
@@ -82,6 +119,8 @@ function setUp(deps: Partial<SessionDeps> = {}): Setup {
   const route = new MemoryRoute();
   const events: SessionEvent[] = [];
   const gone: Session[] = [];
+  const standings = new Standings();
+  const served: Setup["served"] = [];
   const session = new Session(
     7,
     "192.0.2.1",
@@ -89,15 +128,19 @@ function setUp(deps: Partial<SessionDeps> = {}): Setup {
     {
       secrets: [SECRET],
       routes: [route],
-      cooldowns: new Cooldowns(),
-      observe: (event) => events.push(event),
+      standings,
+      onServed: (target, ways, by) => served.push({ target, ways, by }),
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
       adjustTarget: (target) => target,
       ...deps,
+      observe: (event) => {
+        events.push(event);
+        deps.observe?.(event);
+      },
     },
     (over) => gone.push(over),
   );
-  return { app, appHears, route, session, events, gone, done: session.run() };
+  return { app, appHears, route, standings, served, session, events, gone, done: session.run() };
 }
 
 const types = (events: readonly SessionEvent[]): string[] => events.map(({ type }) => type);
@@ -111,17 +154,59 @@ function ending({ events, gone, session }: Setup): Extract<SessionEvent, { type:
   return only;
 }
 
-/** A session whose client is through the handshake and whose upstream is open. */
-async function setUpConnected(): Promise<
-  Setup & { telegram: MemoryChannel; telegramHears: RecordingSink; own: MemoryChannel }
-> {
-  const setup = setUp();
-  setup.app.write(makeInit({ transport: "abridged", dcId: 4 }, SECRET.key).bytes);
-  await eventually(() => setup.events.some(({ type }) => type === "connected"));
-  const [upstream] = setup.route.opened;
-  if (upstream === undefined) throw new Error("unreachable");
-  return { ...setup, telegram: upstream.telegram, telegramHears: upstream.hears, own: upstream.own };
+/** A session whose client is through the handshake. */
+interface Connected extends Setup {
+  readonly client: ReturnType<typeof makeInit>;
+  readonly telegram: MemoryChannel;
+  readonly telegramHears: RecordingSink;
+  readonly own: MemoryChannel;
 }
+
+/** One whose upstream is open, and has not been asked anything. */
+async function setUpConnected(deps: Partial<SessionDeps> = {}): Promise<Connected> {
+  const setup = setUp(deps);
+  const client = makeInit({ transport: "abridged", dcId: 4 }, SECRET.key);
+  setup.app.write(client.bytes);
+  await eventually(() => setup.events.some(({ type }) => type === "connected"));
+  const [route = setup.route] = (deps.routes ?? []).filter((route) => route instanceof MemoryRoute);
+  const [upstream] = route.opened;
+  if (upstream === undefined) throw new Error("unreachable");
+  const { telegram, hears, own } = upstream;
+  return { ...setup, client, telegram, telegramHears: hears, own };
+}
+
+/** One whose client has asked, and has got `answer`: 5 bytes have gone up, and those of `answer` down. */
+async function setUpAnswered(answer: Uint8Array = PACKET): Promise<Connected> {
+  const setup = await setUpConnected();
+  setup.app.write(setup.client.up.update(PACKET));
+  await setup.telegramHears.until(({ length }) => length === PACKET.length);
+  setup.telegram.write(answer);
+  await setup.appHears.until(({ length }) => length === answer.length);
+  return setup;
+}
+
+/** One whose client has sent so much that nobody waited for the first answer, of which there is none. */
+async function setUpUnproved(): Promise<Connected> {
+  const setup = await setUpConnected();
+  for (let sent = 0; sent <= 64; sent += 1) setup.app.write(setup.client.up.update(new Uint8Array(1_024)));
+  await setup.telegramHears.until(({ length }) => length === 65 * 1_024);
+  await settle();
+  return setup;
+}
+
+/** Lets `ms` pass, and everything happen that follows from it. */
+async function pass(ms: number): Promise<void> {
+  await settle();
+  for (let left = ms; left > 0; left -= 10) {
+    jest.advanceTimersByTime(Math.min(left, 10));
+    await settle(3);
+  }
+  await settle();
+}
+
+/** Codes of the `route-failed` events. */
+const failures = (events: readonly SessionEvent[]): string[] =>
+  events.flatMap((event) => (event.type === "route-failed" ? [event.attempt.error.code] : []));
 
 describe("Session.run()", () => {
   test("joins a client to the route that opens, decrypted on the way up and encrypted on the way down", async () => {
@@ -144,14 +229,22 @@ describe("Session.run()", () => {
       client: "192.0.2.1",
       secret: "family",
       target: "DC 203 media",
+      dc: 203,
       route: "direct-ws",
+      endpoint: "memory of direct-ws",
       counts: { up: 14, down: 6 },
     });
     app.end();
     upstream?.telegram.end();
     await done;
-    expect(types(events)).toEqual(["started", "identified", "connected", "ended"]);
+    expect(types(events)).toEqual(["started", "identified", "attempt", "connected", "ended"]);
+    expect(events.slice(2, 4)).toMatchObject([
+      { route: "direct-ws", endpoint: "memory of direct-ws" },
+      { warm: false, openMs: 0 },
+    ]);
     expect(ending(setup).error).toBeUndefined();
+    expect(setup.served).toEqual([{ target: route.targets[0] as Target, ways: [route], by: route }]);
+    expect(setup.standings.good("DC 203 media", route)).toBe(true);
   });
 
   test("lets the last look at the target change it", async () => {
@@ -234,8 +327,12 @@ describe("Session.run() without an upstream", () => {
     setup.route.failure = error;
     setup.app.write(makeInit({ transport: "abridged", dcId: 2 }, SECRET.key).bytes);
     await setup.done;
-    expect(types(setup.events)).toEqual(["started", "identified", "route-failed", "ended"]);
-    expect(setup.events[2]).toMatchObject({ attempt: { route: "direct-ws", endpoint: "memory", error } });
+    expect(types(setup.events)).toEqual(["started", "identified", "attempt", "route-failed", "ended"]);
+    expect(setup.events[3]).toMatchObject({
+      attempt: { route: "direct-ws", endpoint: "memory of direct-ws", error },
+    });
+    expect(setup.standings.failureOf("DC 2", setup.route)).toMatchObject({ code: "REFUSED" });
+    expect(setup.served).toEqual([]);
     expect(ending(setup).reason).toBe("no-route");
     expect(ending(setup).error).toBeInstanceOf(NoRouteError);
     await setup.appHears.until((sink) => sink.heard("close"));
@@ -277,7 +374,7 @@ describe("Session.run() without an upstream", () => {
 
 describe("Session.run(), the end", () => {
   test("says client-closed when the client was the first to end", async () => {
-    const setup = await setUpConnected();
+    const setup = await setUpAnswered();
     setup.app.end();
     await setup.telegramHears.until((sink) => sink.heard("end"));
     setup.telegram.end();
@@ -286,7 +383,7 @@ describe("Session.run(), the end", () => {
   });
 
   test("says upstream-closed when the upstream was the first to end", async () => {
-    const setup = await setUpConnected();
+    const setup = await setUpAnswered();
     setup.telegram.end();
     await setup.appHears.until((sink) => sink.heard("end"));
     setup.app.end();
@@ -295,7 +392,7 @@ describe("Session.run(), the end", () => {
   });
 
   test("says client-error when the client's connection broke", async () => {
-    const setup = await setUpConnected();
+    const setup = await setUpAnswered();
     setup.app.destroy();
     await setup.done;
     await setup.telegramHears.until((sink) => sink.heard("close"));
@@ -304,7 +401,7 @@ describe("Session.run(), the end", () => {
   });
 
   test("says upstream-error when the upstream's connection broke", async () => {
-    const setup = await setUpConnected();
+    const setup = await setUpAnswered();
     setup.telegram.destroy();
     await setup.done;
     await setup.appHears.until((sink) => sink.heard("close"));
@@ -378,11 +475,11 @@ describe("Session.look()", () => {
   test.each(["up", "down"] as const)(
     "starts to count anew when something crosses on the way %s",
     async (way) => {
-      const setup = await setUpConnected();
+      const setup = await setUpAnswered();
       setup.session.look(LIMITS.idleMs - 1, LIMITS);
       const { pings } = setup.own;
-      (way === "up" ? setup.app : setup.telegram).write(Uint8Array.of(1));
-      await eventually(() => setup.session.counts[way] === 1);
+      (way === "up" ? setup.app : setup.telegram).write(PACKET);
+      await eventually(() => setup.session.counts[way] === 2 * PACKET.length);
       setup.session.look(5_000, LIMITS);
       setup.session.look(LIMITS.pingMs - 1, LIMITS);
       expect(setup.own.pings).toBe(pings);
@@ -393,9 +490,10 @@ describe("Session.look()", () => {
   );
 
   test("is stricter with a session one of whose sides has ended", async () => {
-    const setup = await setUpConnected();
+    const setup = await setUpAnswered();
     setup.app.end();
     await setup.telegramHears.until((sink) => sink.heard("end"));
+    setup.session.look(1, LIMITS);
     setup.session.look(LIMITS.closingMs - 1, LIMITS);
     await settle();
     expect(types(setup.events)).not.toContain("ended");
@@ -418,7 +516,8 @@ describe("Session.look()", () => {
           {
             secrets: [SECRET],
             routes: [route],
-            cooldowns: new Cooldowns(),
+            standings: new Standings(),
+            onServed: () => {},
             observe: (event) => events.push(event),
             handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
             adjustTarget: (target) => target,
@@ -431,8 +530,11 @@ describe("Session.look()", () => {
     );
     const client = connect({ host: "127.0.0.1", port: listener.port, allowHalfOpen: true });
     try {
-      client.write(makeInit({ transport: "abridged", dcId: 2 }, SECRET.key).bytes);
+      const { bytes, up } = makeInit({ transport: "abridged", dcId: 2 }, SECRET.key);
+      client.write(Buffer.concat([bytes, up.update(PACKET)]));
       await eventually(() => types(events).includes("connected"));
+      route.opened[0]?.telegram.write(PACKET);
+      await eventually(() => sessions[0]?.counts.down === PACKET.length);
       let ended = false;
       client.on("end", () => {
         ended = true;
@@ -453,5 +555,340 @@ describe("Session.look()", () => {
       client.destroy();
       listener.stop();
     }
+  });
+});
+
+describe("Session.run(), over another way than the first", () => {
+  test("says rerouted when the second way answers, and names the second from then on", async () => {
+    const [first, second] = [new MemoryRoute(), new MemoryRoute("cf-worker")];
+    const setup = await setUpConnected({ routes: [first, second] });
+    expect(setup.session).toMatchObject({ route: "direct-ws", connected: true });
+    setup.app.write(setup.client.up.update(PACKET));
+    await pass(1_000);
+    const [other] = second.opened;
+    expect(other?.hears.bytes).toEqual(Buffer.from(PACKET));
+    other?.telegram.write(PACKET);
+    await setup.appHears.until(({ length }) => length === PACKET.length);
+    expect(Buffer.from(setup.client.down.update(setup.appHears.bytes))).toEqual(Buffer.from(PACKET));
+    expect(setup.session).toMatchObject({ route: "cf-worker", endpoint: "memory of cf-worker" });
+    expect(types(setup.events)).toEqual([
+      "started",
+      "identified",
+      "attempt",
+      "connected",
+      "attempt",
+      "route-failed",
+      "rerouted",
+    ]);
+    expect(setup.events.at(-1)).toMatchObject({ from: "direct-ws" });
+    expect(setup.served).toMatchObject([{ ways: [first, second], by: second }]);
+    expect(setup.session.counts).toEqual({ up: 5, down: 5 });
+    setup.session.look(LIMITS.pingMs - 1, LIMITS);
+    setup.session.look(LIMITS.pingMs, LIMITS);
+    expect([first.opened[0]?.own.pings, other?.own.pings]).toEqual([0, 1]);
+    setup.session.stop("shutdown");
+    await setup.done;
+    expect(other?.own.closed).toBe(true);
+    expect(first.opened[0]?.own.closed).toBe(true);
+  });
+
+  test("does not say rerouted when the first way answers late", async () => {
+    const [first, second] = [new MemoryRoute(), new MemoryRoute("cf-worker")];
+    const setup = await setUpConnected({ routes: [first, second] });
+    setup.app.write(setup.client.up.update(PACKET));
+    await pass(1_000);
+    setup.telegram.write(PACKET);
+    await setup.appHears.until(({ length }) => length === PACKET.length);
+    expect(types(setup.events)).not.toContain("rerouted");
+    expect(setup.session.route).toBe("direct-ws");
+    expect(second.opened[0]?.own.closed).toBe(true);
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("counts one win when the first way closes and the second serves", async () => {
+    const stats = new Stats({ pool: { hits: 0, misses: 0 }, cfPool: { hits: 0, misses: 0 } });
+    const [first, second] = [new MemoryRoute(), new MemoryRoute("cf-worker")];
+    const setup = await setUpConnected({ routes: [first, second], observe: (event) => stats.observe(event) });
+    setup.app.write(setup.client.up.update(PACKET));
+    await settle();
+    setup.telegram.close();
+    await eventually(() => second.opened.length === 1);
+    second.opened[0]?.telegram.write(PACKET);
+    await setup.appHears.until(({ length }) => length === PACKET.length);
+    setup.session.stop("shutdown");
+    await setup.done;
+    expect(stats.snapshot()).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
+  });
+
+  test("says no-route when the way that opened closes and no other is there", async () => {
+    const setup = await setUpConnected();
+    setup.telegram.close();
+    await setup.done;
+    expect(failures(setup.events)).toEqual(["CLOSED"]);
+    expect(ending(setup).reason).toBe("no-route");
+    expect(setup.own.closed).toBe(true);
+  });
+
+  test.each(["end", "destroy"] as const)(
+    "says left-early when the client leaves by %s before it was answered",
+    async (how) => {
+      const setup = await setUpConnected();
+      setup.app[how]();
+      await setup.done;
+      expect(ending(setup).reason).toBe("left-early");
+      expect(setup.own.closed).toBe(true);
+      expect(setup.served).toEqual([]);
+    },
+  );
+});
+
+describe("Session.look(), when Telegram stops within a packet", () => {
+  /** The first bytes of a packet of 400. */
+  const PART = Uint8Array.of(100, 1, 2, 3, 4);
+
+  test("ends the session as stalled, and blames the way for this target", async () => {
+    const setup = await setUpAnswered(PART);
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.stalledMs - 1, LIMITS);
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.session.look(1, LIMITS);
+    await setup.done;
+    expect(ending(setup).reason).toBe("stalled");
+    expect(failures(setup.events)).toEqual(["STALLED"]);
+    expect(setup.route.faults).toBe(1);
+    expect(setup.standings.failureOf("DC 4", setup.route)).toEqual({ code: "STALLED", cooling: true });
+    expect(setup.standings.failureOf("DC 2", setup.route)).toBeUndefined();
+    await setup.appHears.until((sink) => sink.heard("close"));
+  });
+
+  test("does so although the client goes on sending", async () => {
+    const setup = await setUpAnswered(PART);
+    for (let looks = 0; looks < 3; looks += 1) {
+      setup.app.write(setup.client.up.update(PACKET));
+      await settle();
+      setup.session.look(LIMITS.stalledMs / 2, LIMITS);
+    }
+    await setup.done;
+    expect(ending(setup).reason).toBe("stalled");
+  });
+
+  test("finds the packet in what came before the channels were joined, and after", async () => {
+    const setup = await setUpAnswered(Uint8Array.of(...PACKET, 2, 9));
+    setup.telegram.write(Uint8Array.of(9, 9, 9, 9, 9, 9));
+    await setup.appHears.until(({ length }) => length === 13);
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.stalledMs, LIMITS);
+    await setup.done;
+    expect(ending(setup).reason).toBe("stalled");
+  });
+
+  test.each([
+    { name: "at the end of a packet", answer: PACKET },
+    { name: "after a quick-ack token", answer: Uint8Array.of(...PACKET, 0x81, 0, 0, 0) },
+    { name: "in what is no packet", answer: Uint8Array.of(...PACKET, 0, 1) },
+  ])("does not when it stops $name", async ({ answer }) => {
+    const setup = await setUpAnswered(answer);
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.idleMs - 1, LIMITS);
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    expect(failures(setup.events)).toEqual([]);
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("does not while more of the packet comes", async () => {
+    const setup = await setUpAnswered(PART);
+    for (let came = 0; came < 20; came += 1) {
+      setup.telegram.write(Uint8Array.of(9));
+      await settle();
+      setup.session.look(LIMITS.stalledMs - 1, LIMITS);
+    }
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("does not after 64 KiB", async () => {
+    const part = new Uint8Array(64 * 1_024).fill(9);
+    part.set([0x7f, 0, 0, 1]); // 256 KiB
+    for (const [length, reason] of [
+      [part.length - 1, "stalled"],
+      [part.length, "shutdown"],
+    ] as const) {
+      const setup = await setUpAnswered(part.slice(0, length));
+      setup.session.look(1, LIMITS);
+      setup.session.look(LIMITS.stalledMs, LIMITS);
+      await settle();
+      setup.session.stop("shutdown");
+      await setup.done;
+      expect(ending(setup).reason).toBe(reason);
+    }
+  });
+
+  test("does not while the client does not read", async () => {
+    const setup = await setUpAnswered(PART);
+    setup.app.pause();
+    setup.telegram.write(Uint8Array.of(9));
+    await settle();
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.stalledMs, LIMITS);
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.app.resume();
+    await settle();
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.stalledMs, LIMITS);
+    await setup.done;
+    expect(ending(setup).reason).toBe("stalled");
+  });
+
+  test("does not when one side has ended: that has its own limit and reason", async () => {
+    const setup = await setUpAnswered(PART);
+    setup.telegram.end();
+    await setup.appHears.until((sink) => sink.heard("end"));
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.closingMs, LIMITS);
+    await setup.done;
+    expect(ending(setup).reason).toBe("upstream-closed");
+    expect(failures(setup.events)).toEqual([]);
+  });
+});
+
+describe("Session.look(), when a way was chosen without an answer", () => {
+  test("blames the way for silence, once, and goes on", async () => {
+    const setup = await setUpUnproved();
+    expect(setup.served).toEqual([]);
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.silentMs - 1, LIMITS);
+    expect(failures(setup.events)).toEqual([]);
+    setup.session.look(1, LIMITS);
+    expect(failures(setup.events)).toEqual(["SILENT"]);
+    expect(setup.standings.failureOf("DC 4", setup.route)).toEqual({ code: "SILENT", cooling: true });
+    setup.session.look(LIMITS.silentMs, LIMITS);
+    expect(failures(setup.events)).toEqual(["SILENT"]);
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("does not tell a way again that it serves", async () => {
+    const setup = await setUpAnswered();
+    expect(setup.route.services).toBe(1);
+    setup.session.look(1, LIMITS);
+    expect(setup.route.services).toBe(1);
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("calls the way good when the answer comes", async () => {
+    const setup = await setUpUnproved();
+    expect(setup.standings.good("DC 4", setup.route)).toBe(false);
+    setup.telegram.write(PACKET);
+    await setup.appHears.until(({ length }) => length === PACKET.length);
+    expect(setup.route.services).toBe(0);
+    setup.session.look(1, LIMITS);
+    expect(setup.route.services).toBe(1);
+    expect(setup.standings.good("DC 4", setup.route)).toBe(true);
+    setup.session.look(LIMITS.silentMs, LIMITS);
+    setup.session.look(LIMITS.silentMs, LIMITS);
+    expect(failures(setup.events)).toEqual([]);
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("does not call a way good that has stalled, when nothing came after that", async () => {
+    const setup = await setUpAnswered(Uint8Array.of(100, 1));
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.stalledMs, LIMITS);
+    await setup.done;
+    expect(setup.standings.good("DC 4", setup.route)).toBe(false);
+  });
+
+  test("does not blame again a way that was blamed before it was chosen", async () => {
+    const setup = await setUpConnected();
+    setup.app.write(setup.client.up.update(PACKET));
+    await pass(7_000);
+    const before = failures(setup.events);
+    setup.session.look(1, LIMITS);
+    setup.session.look(LIMITS.silentMs, LIMITS);
+    setup.session.stop("shutdown");
+    await setup.done;
+    expect(before).toEqual(["SILENT"]);
+    expect(failures(setup.events)).toEqual(["SILENT"]);
+  });
+});
+
+describe("Session.dropIfDead()", () => {
+  test("ends a session whose upstream gave no sign of life since it was asked", async () => {
+    const setup = await setUpAnswered();
+    setup.session.ask();
+    expect(setup.own.pings).toBe(1);
+    setup.own.unanswered = true;
+    setup.session.dropIfDead();
+    await setup.done;
+    expect(ending(setup).reason).toBe("network-changed");
+  });
+
+  test("leaves one alone that has answered the ping", async () => {
+    const setup = await setUpAnswered();
+    setup.session.ask();
+    setup.own.unanswered = false;
+    setup.session.dropIfDead();
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("leaves one alone for which something came", async () => {
+    const setup = await setUpAnswered();
+    setup.own.unanswered = true;
+    setup.session.ask();
+    setup.telegram.write(PACKET);
+    await setup.appHears.until(({ length }) => length === 2 * PACKET.length);
+    setup.session.dropIfDead();
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("leaves one alone that was not asked", async () => {
+    const setup = await setUpAnswered();
+    setup.own.unanswered = true;
+    setup.session.dropIfDead();
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("leaves one alone that has no upstream yet", async () => {
+    const setup = setUp();
+    setup.session.ask();
+    setup.session.dropIfDead();
+    await settle();
+    expect(types(setup.events)).toEqual(["started"]);
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test("leaves one alone whose way opened after it was asked", async () => {
+    const setup = setUp();
+    setup.route.unanswered = true; // as TCP, which has no pings
+    setup.session.ask();
+    setup.app.write(makeInit({ transport: "abridged", dcId: 4 }, SECRET.key).bytes);
+    await eventually(() => setup.session.connected);
+    setup.session.dropIfDead();
+    await settle();
+    const seen = types(setup.events);
+    setup.session.stop("shutdown");
+    await setup.done;
+    expect(seen).not.toContain("ended");
   });
 });

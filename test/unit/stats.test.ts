@@ -1,9 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { RouteError } from "../../src/core/errors.ts";
+import { RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
 import type { EndReason, SessionView } from "../../src/core/events.ts";
-import { Stats } from "../../src/observe/stats.ts";
+import { type RouteFigures, Stats } from "../../src/observe/stats.ts";
 
-type GrowingSession = SessionView & { counts: { up: number; down: number } };
+/** A session whose figures change while it lives. */
+interface GrowingSession extends SessionView {
+  counts: { up: number; down: number };
+  dc: number;
+  route: string | undefined;
+}
+
+const NO_POOLS = { pool: { hits: 0, misses: 0 }, cfPool: { hits: 0, misses: 0 } };
 
 function makeSession(id: number): GrowingSession {
   return {
@@ -11,7 +18,9 @@ function makeSession(id: number): GrowingSession {
     client: "127.0.0.1",
     secret: undefined,
     target: undefined,
+    dc: 0,
     route: undefined,
+    endpoint: undefined,
     counts: { up: 0, down: 0 },
     startedAt: 0,
   };
@@ -26,25 +35,61 @@ function startSession(stats: Stats, id: number): GrowingSession {
 const end = (stats: Stats, session: SessionView, reason: EndReason): void =>
   stats.observe({ type: "ended", session, reason, error: undefined });
 
-const ATTEMPT = { route: "direct-ws", endpoint: "kws2", error: new RouteError("REDIRECT", "HTTP 302") };
+/** A way of `route` is being opened for `session`. */
+const attempt = (stats: Stats, session: SessionView, route: string): void =>
+  stats.observe({ type: "attempt", session, route, endpoint: "somewhere" });
+
+function fail(stats: Stats, session: SessionView, route: string, code: RouteErrorCode = "REDIRECT"): void {
+  const failed = { route, endpoint: "somewhere", error: new RouteError(code, "HTTP 302") };
+  stats.observe({ type: "route-failed", session, attempt: failed });
+}
+
+/** The first way for `session` is open. */
+function connect(
+  stats: Stats,
+  session: GrowingSession,
+  route: string,
+  { warm = false, openMs = 100 } = {},
+): void {
+  session.route = route;
+  stats.observe({ type: "connected", session, warm, openMs });
+}
+
+function reroute(stats: Stats, session: GrowingSession, route: string): void {
+  const from = session.route ?? "";
+  session.route = route;
+  stats.observe({ type: "rerouted", session, from });
+}
+
+function figuresOf(stats: Stats, route: string, dc: number): RouteFigures {
+  const [only, ...others] = stats.routes().filter((one) => one.route === route && one.dc === dc);
+  if (only === undefined || others.length > 0) throw new Error(`there are ${others.length} of them`);
+  return only;
+}
 
 describe("Stats", () => {
   test("starts at zero", () => {
-    expect(new Stats({ hits: 0, misses: 0 }).snapshot()).toEqual({
+    expect(new Stats(NO_POOLS).snapshot()).toEqual({
       connections_total: 0,
       connections_active: 0,
       connections_ws: 0,
+      connections_tcp_fallback: 0,
+      connections_cfproxy: 0,
       connections_bad: 0,
       ws_errors: 0,
       bytes_up: 0,
       bytes_down: 0,
       pool_hits: 0,
       pool_misses: 0,
+      cf_pool_hits: 0,
+      cf_pool_misses: 0,
     });
+    expect(new Stats(NO_POOLS).routes()).toEqual([]);
+    expect(new Stats(NO_POOLS).routeLines()).toEqual([]);
   });
 
   test("counts a session as active from start to end, and in the total for ever", () => {
-    const stats = new Stats({ hits: 0, misses: 0 });
+    const stats = new Stats(NO_POOLS);
     const first = startSession(stats, 1);
     const second = startSession(stats, 2);
     expect(stats.snapshot()).toMatchObject({ connections_total: 2, connections_active: 2 });
@@ -55,26 +100,28 @@ describe("Stats", () => {
   });
 
   test("counts connections and failed attempts, and nothing else, as WebSocket figures", () => {
-    const stats = new Stats({ hits: 0, misses: 0 });
+    const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);
     stats.observe({ type: "identified", session });
     expect(stats.snapshot()).toMatchObject({ connections_ws: 0, ws_errors: 0 });
-    stats.observe({ type: "route-failed", session, attempt: ATTEMPT });
-    stats.observe({ type: "route-failed", session, attempt: ATTEMPT });
-    stats.observe({ type: "connected", session, warm: false });
+    fail(stats, session, "direct-ws");
+    fail(stats, session, "direct-ws");
+    connect(stats, session, "direct-ws");
     expect(stats.snapshot()).toMatchObject({ connections_ws: 1, ws_errors: 2 });
     end(stats, session, "upstream-closed");
     expect(stats.snapshot()).toMatchObject({ connections_ws: 1, ws_errors: 2 });
   });
 
   test("counts strangers as bad, and no other ending", () => {
-    const stats = new Stats({ hits: 0, misses: 0 });
+    const stats = new Stats(NO_POOLS);
     const reasons: EndReason[] = [
       "client-closed",
       "upstream-closed",
       "client-error",
       "upstream-error",
       "idle",
+      "stalled",
+      "network-changed",
       "left-early",
       "no-route",
       "shutdown",
@@ -88,7 +135,7 @@ describe("Stats", () => {
   });
 
   test("reads the bytes of live sessions when asked, and keeps those of ended ones once", () => {
-    const stats = new Stats({ hits: 0, misses: 0 });
+    const stats = new Stats(NO_POOLS);
     const one = startSession(stats, 1);
     const two = startSession(stats, 2);
     one.counts.up += 100;
@@ -103,33 +150,180 @@ describe("Stats", () => {
     expect(stats.snapshot()).toMatchObject({ bytes_up: 151, bytes_down: 7 });
   });
 
-  test("reads the pool's figures when asked", () => {
-    const pool = { hits: 1, misses: 2 };
-    const stats = new Stats(pool);
+  test("reads the pools' figures when asked", () => {
+    const [pool, cfPool] = [
+      { hits: 1, misses: 2 },
+      { hits: 3, misses: 4 },
+    ];
+    const stats = new Stats({ pool, cfPool });
     pool.hits = 5;
-    expect(stats.snapshot()).toMatchObject({ pool_hits: 5, pool_misses: 2 });
+    cfPool.misses = 6;
+    expect(stats.snapshot()).toMatchObject({
+      pool_hits: 5,
+      pool_misses: 2,
+      cf_pool_hits: 3,
+      cf_pool_misses: 6,
+    });
+  });
+
+  test.each([
+    ["direct-ws", "connections_ws"],
+    ["fronted-ws", "connections_ws"],
+    ["cf-worker", "connections_cfproxy"],
+    ["cf-domain", "connections_cfproxy"],
+    ["direct-tcp", "connections_tcp_fallback"],
+  ] as const)("counts a session over %s as one of %s, and of no other", (route, counter) => {
+    const stats = new Stats(NO_POOLS);
+    connect(stats, startSession(stats, 1), route);
+    const { connections_ws, connections_cfproxy, connections_tcp_fallback } = stats.snapshot();
+    const counters = { connections_ws, connections_cfproxy, connections_tcp_fallback };
+    expect({ ...counters }).toEqual({
+      connections_ws: 0,
+      connections_cfproxy: 0,
+      connections_tcp_fallback: 0,
+      [counter]: 1,
+    });
+  });
+
+  test("counts failures of every route but direct-tcp as WebSocket errors", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    for (const route of ["direct-ws", "fronted-ws", "cf-worker", "cf-domain", "direct-tcp"]) {
+      fail(stats, session, route, "TIMEOUT");
+      fail(stats, session, route, "SILENT");
+    }
+    expect(stats.snapshot().ws_errors).toBe(8);
+  });
+
+  test("moves a win when another way serves the session", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    reroute(stats, session, "cf-worker");
+    expect(stats.snapshot()).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
+    end(stats, session, "client-closed");
+    expect(stats.snapshot()).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
+  });
+
+  test("keeps a win with the route when another way of it serves", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    reroute(stats, session, "direct-ws");
+    expect(stats.snapshot()).toMatchObject({ connections_ws: 1, connections_cfproxy: 0 });
+  });
+});
+
+describe("Stats.routes()", () => {
+  test("tells attempts, wins and failures by route and data centre", () => {
+    const stats = new Stats(NO_POOLS);
+    const [one, two] = [startSession(stats, 1), startSession(stats, 2)];
+    one.dc = 2;
+    two.dc = 4;
+    attempt(stats, one, "direct-ws");
+    attempt(stats, one, "cf-domain");
+    attempt(stats, two, "direct-ws");
+    fail(stats, one, "direct-ws", "TIMEOUT");
+    fail(stats, one, "direct-ws", "TIMEOUT");
+    fail(stats, one, "direct-ws", "SILENT");
+    connect(stats, one, "cf-domain");
+    connect(stats, two, "direct-ws");
+    expect(figuresOf(stats, "direct-ws", 2)).toMatchObject({ attempts: 1, wins: 0, opened: 0 });
+    expect([...figuresOf(stats, "direct-ws", 2).failures]).toEqual([
+      ["TIMEOUT", 2],
+      ["SILENT", 1],
+    ]);
+    expect(figuresOf(stats, "cf-domain", 2)).toMatchObject({ attempts: 1, wins: 1, failures: new Map() });
+    expect(figuresOf(stats, "direct-ws", 4)).toMatchObject({ attempts: 1, wins: 1, failures: new Map() });
+    expect(stats.routes()).toHaveLength(3);
+  });
+
+  test("adds up how long opening took, but not for what was open already", () => {
+    const stats = new Stats(NO_POOLS);
+    connect(stats, startSession(stats, 1), "direct-ws", { openMs: 100 });
+    connect(stats, startSession(stats, 2), "direct-ws", { openMs: 50 });
+    connect(stats, startSession(stats, 3), "direct-ws", { openMs: 1, warm: true });
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ wins: 3, opened: 2, openMs: 150 });
+  });
+
+  test("adds the bytes of a session to the route that serves it, live and later", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    session.counts = { up: 10, down: 0 };
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 0 });
+    reroute(stats, session, "cf-worker");
+    session.counts = { up: 20, down: 5 };
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 0, bytesDown: 0 });
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 20, bytesDown: 5 });
+    end(stats, session, "client-closed");
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 20, bytesDown: 5 });
+    const next = startSession(stats, 2);
+    connect(stats, next, "cf-worker");
+    next.counts = { up: 1, down: 1 };
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 21, bytesDown: 6 });
+  });
+
+  test("adds nothing for sessions that never had a route", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    session.counts = { up: 64, down: 0 };
+    expect(stats.routes()).toEqual([]);
+    end(stats, session, "stranger");
+    expect(stats.routes()).toEqual([]);
+    expect(stats.snapshot().bytes_up).toBe(64);
+  });
+
+  test("gives figures that do not change any more", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    fail(stats, session, "direct-ws", "DNS");
+    const before = figuresOf(stats, "direct-ws", 0);
+    fail(stats, session, "direct-ws", "DNS");
+    expect([...before.failures]).toEqual([["DNS", 1]]);
   });
 });
 
 describe("Stats.summary()", () => {
   test("is one line in the order that people know", () => {
-    const stats = new Stats({ hits: 3, misses: 1 });
+    const stats = new Stats({ pool: { hits: 3, misses: 1 }, cfPool: { hits: 0, misses: 2 } });
     const session = startSession(stats, 1);
-    stats.observe({ type: "route-failed", session, attempt: ATTEMPT });
-    stats.observe({ type: "connected", session, warm: true });
-    session.counts.up = 1_536;
-    session.counts.down = 327_889_715;
+    fail(stats, session, "direct-ws");
+    connect(stats, session, "direct-ws", { warm: true });
+    session.counts = { up: 1_536, down: 327_889_715 };
     end(stats, startSession(stats, 2), "stranger");
-    expect(stats.summary()).toBe("total=2 active=1 ws=1 bad=1 err=1 pool=3/4 up=1.5 KB down=312.7 MB");
-  });
-
-  test("says n/a for a pool that nobody has asked", () => {
-    expect(new Stats({ hits: 0, misses: 0 }).summary()).toBe(
-      "total=0 active=0 ws=0 bad=0 err=0 pool=n/a up=0 B down=0 B",
+    for (let id = 3; id < 6; id += 1) connect(stats, startSession(stats, id), "direct-tcp");
+    for (let id = 6; id < 8; id += 1) connect(stats, startSession(stats, id), "cf-domain");
+    expect(stats.summary()).toBe(
+      "total=7 active=6 ws=1 tcp_fb=3 cf=2 bad=1 err=1 pool=3/4 cf_pool=0/2 up=1.5 KB down=312.7 MB",
     );
   });
 
-  test("shows a pool that has only missed", () => {
-    expect(new Stats({ hits: 0, misses: 2 }).summary()).toContain("pool=0/2");
+  test("says n/a for pools that nobody has asked", () => {
+    expect(new Stats(NO_POOLS).summary()).toBe(
+      "total=0 active=0 ws=0 tcp_fb=0 cf=0 bad=0 err=0 pool=n/a cf_pool=n/a up=0 B down=0 B",
+    );
+  });
+});
+
+describe("Stats.routeLines()", () => {
+  test("is one line for each route and data centre, in the order in which they came", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    session.dc = 203;
+    attempt(stats, session, "direct-ws");
+    fail(stats, session, "direct-ws", "TIMEOUT");
+    fail(stats, session, "direct-ws", "SILENT");
+    fail(stats, session, "direct-ws", "TIMEOUT");
+    attempt(stats, session, "cf-worker");
+    connect(stats, session, "cf-worker", { openMs: 100 });
+    const other = startSession(stats, 2);
+    other.dc = 203;
+    connect(stats, other, "cf-worker", { openMs: 151 });
+    session.counts = { up: 2_048, down: 1 };
+    expect(stats.routeLines()).toEqual([
+      "route=direct-ws dc=203 attempts=1 wins=0 failed=TIMEOUT:2,SILENT:1 open=n/a up=0 B down=0 B",
+      "route=cf-worker dc=203 attempts=1 wins=2 failed=none open=126ms up=2.0 KB down=1 B",
+    ]);
   });
 });

@@ -1,9 +1,4 @@
-import { CipherTransform } from "../../channel/transform.ts";
-import type { Cancel } from "../../core/cancel.ts";
-import { sealServerInit } from "../../crypto/obfuscated2-ciphers.ts";
-import type { WebSocketChannel } from "../../net/websocket-channel.ts";
-import type { WebSocketDialer, WebSocketEndpoint } from "../../net/websocket-dial.ts";
-import { formatDcId, type Target } from "../../protocol/mtproto/dc.ts";
+import type { DcTarget } from "../../protocol/mtproto/dc.ts";
 import {
   type DcAddress,
   TELEGRAM_PORT,
@@ -11,69 +6,82 @@ import {
   webSocketHost,
   webSocketPath,
 } from "../../protocol/mtproto/dc-addresses.ts";
-import { PacketFramer, type Scratch } from "../packet-framer.ts";
+import type { DomainPort, Pins } from "../name-pins.ts";
 import type { WarmableRoute } from "../pool.ts";
-import type { Upstream } from "../route.ts";
+import { WaysByTarget } from "../route.ts";
+import { WebSocketWay, type WebSocketWayDeps } from "../web-socket-way.ts";
 
 /**
  * The route of Telegram's own web apps: `wss://kwsN[-1].web.telegram.org/apiws`.
  *
- * Every data centre has two names, one of them meant for media. This is one route for each of the two
- * choices, `preferred` and `alternate`, so that the chain can try them like any other routes.
+ * Every data centre has two names, one of them meant for media: two ways, the preferred one first. With a
+ * front, the TLS handshake names that domain and only the Host header names Telegram (`fronted-ws`).
  */
 export class DirectWsRoute implements WarmableRoute {
-  readonly id = "direct-ws";
-  readonly #name: "preferred" | "alternate";
-  readonly #dialer: WebSocketDialer;
+  readonly id: "direct-ws" | "fronted-ws";
+  readonly #front: DomainPort | undefined;
   readonly #addresses: ReadonlyMap<number, DcAddress>;
-  readonly #scratch: Scratch;
+  readonly #pins: Pins;
+  readonly #deps: WebSocketWayDeps;
+  readonly #ways = new WaysByTarget<WebSocketWay>();
 
-  constructor(options: {
-    readonly name: "preferred" | "alternate";
-    readonly dialer: WebSocketDialer;
-    /** By dc number. Data centres that are not in it go by DNS; 203 goes where 2 goes. */
-    readonly addresses: ReadonlyMap<number, DcAddress>;
-    readonly scratch: Scratch;
-  }) {
-    this.#name = options.name;
-    this.#dialer = options.dialer;
+  constructor(
+    options: {
+      readonly front: DomainPort | undefined;
+      /** By dc number. Data centres that are not in it go by DNS; 203 goes where 2 goes. */
+      readonly addresses: ReadonlyMap<number, DcAddress>;
+      readonly pins: Pins;
+    },
+    deps: WebSocketWayDeps,
+  ) {
+    this.id = options.front === undefined ? "direct-ws" : "fronted-ws";
+    this.#front = options.front;
     this.#addresses = options.addresses;
-    this.#scratch = options.scratch;
+    this.#pins = options.pins;
+    this.#deps = deps;
   }
 
-  endpoint(target: Target): string {
-    const { serverName, address, port } = this.#endpoint(target);
-    const name = target.test ? `${serverName} (test)` : serverName;
-    const where = address === undefined ? name : `${name} at ${address}`;
-    return port === TELEGRAM_PORT ? where : `${where}, port ${port}`;
+  ways(target: DcTarget): readonly WebSocketWay[] {
+    return this.#ways.of(target, () =>
+      (["preferred", "alternate"] as const).map((name) => this.#way(target, name)),
+    );
   }
 
-  async open(target: Target, signal: Cancel): Promise<Upstream> {
-    const channel = await this.dial(target, signal);
-    return this.start(channel, target, { warm: false });
+  #way(target: DcTarget, name: "preferred" | "alternate"): WebSocketWay {
+    const host = webSocketHost(target, name);
+    const { address, port } = this.#where(target, host);
+    const test = target.test ? " (test)" : "";
+    const behind = this.#front === undefined ? "" : ` behind ${this.#front.domain}`;
+    const at = address === undefined || address === host ? "" : ` at ${address}`;
+    const onPort = port === TELEGRAM_PORT ? "" : `, port ${port}`;
+    return new WebSocketWay(
+      {
+        route: this.id,
+        endpoint: `${host}${test}${behind}${at}${onPort}`,
+        group: this.id,
+        socket: {
+          serverName: this.#front?.domain ?? host,
+          host: this.#front === undefined ? undefined : host,
+          address,
+          port,
+          path: webSocketPath(target),
+          subprotocol: true,
+        },
+        framing: "packets",
+      },
+      this.#deps,
+    );
   }
 
-  dial(target: Target, signal: Cancel): Promise<WebSocketChannel> {
-    return this.#dialer.dial(this.#endpoint(target), signal);
-  }
-
-  start(channel: WebSocketChannel, target: Target, { warm }: { readonly warm: boolean }): Upstream {
-    const { bytes, outbound, inbound } = sealServerInit({
-      transport: target.transport,
-      dcId: formatDcId(target),
-    });
-    channel.write(bytes);
-    const up = new PacketFramer(outbound, target.transport, this.#scratch);
-    return { channel, link: { up, down: new CipherTransform(inbound) }, warm };
-  }
-
-  #endpoint(target: Target): WebSocketEndpoint {
-    const pinned = this.#addresses.get(target.dc) ?? this.#addresses.get(webSocketDc(target.dc));
-    return {
-      serverName: webSocketHost(target, this.#name),
-      address: pinned?.ip,
-      port: pinned?.port ?? TELEGRAM_PORT,
-      path: webSocketPath(target),
-    };
+  /** A name that is pinned goes first, then an address of the data centre, then DNS, which is not asked for the front. */
+  #where(target: DcTarget, host: string): { address: string | undefined; port: number } {
+    const front = this.#front;
+    const known = this.#addresses.get(target.dc) ?? this.#addresses.get(webSocketDc(target.dc));
+    if (front === undefined) {
+      return { address: this.#pins.addressOf(host) ?? known?.ip, port: known?.port ?? TELEGRAM_PORT };
+    }
+    const port = front.port === TELEGRAM_PORT ? (known?.port ?? TELEGRAM_PORT) : front.port;
+    const pinned = this.#pins.addressOf(front.domain) ?? this.#pins.addressOf(host);
+    return { address: pinned ?? known?.ip ?? host, port };
   }
 }

@@ -1,0 +1,40 @@
+import { adviseOnFaults } from "./doctor-advice-on-faults.ts";
+import { adviseOnGaps } from "./doctor-advice-on-gaps.ts";
+import { type TargetDiagnosis, works } from "./doctor-diagnosis.ts";
+import { isDirect, listRoutes, type Situation, situationOf } from "./doctor-situation.ts";
+import { listTargets } from "./doctor-text.ts";
+
+/**
+ * Says what to do, one sentence or two a line, in the order of what helps most.
+ *
+ * When everything works, it is one line. When every data centre has a route, only what will hurt users all
+ * the same is mentioned: a route that is blocked costs nothing when another one serves.
+ */
+export function adviseOn(targets: readonly TargetDiagnosis[]): string[] {
+  if (targets.some(({ missing }) => missing > 0)) {
+    return ["It was stopped before everything was tried: run it again for advice."];
+  }
+  const situation = situationOf(targets);
+  const faults = adviseOnFaults(situation);
+  if (situation.dead.length === 0) {
+    const state = "Every data centre has a working route.";
+    return faults.length > 0 ? [state, ...faults] : [`${state} ${reassure(situation)}`];
+  }
+  const advice = [...faults, ...adviseOnGaps(situation)];
+  if (advice.length === 0) advice.push("The reasons above match nothing that is known: please report them.");
+  return [describeState(situation), ...advice];
+}
+
+function describeState({ targets, dead }: Situation): string {
+  if (dead.length === targets.length) return "No data centre can be reached.";
+  return `No working route: ${listTargets(dead.map(({ target }) => target))}. The rest works.`;
+}
+
+/** A table full of failures looks like trouble, also when tgws goes past all of them by itself. */
+function reassure({ all, failures }: Situation): string {
+  if (failures.length === 0) return "There is nothing to do.";
+  const direct = all.filter(isDirect);
+  if (direct.length === 0 || direct.some(works)) return "There is nothing to do: what fails is passed over.";
+  const working = listRoutes(all.filter(works));
+  return `The direct routes fail here, so tgws uses ${working} by itself: there is nothing to do.`;
+}

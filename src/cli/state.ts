@@ -1,0 +1,55 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { DEFAULT_CF_LIST_URL } from "../config/config.ts";
+import { configFolder } from "../config/secret-store.ts";
+import { StateFile, type StateFileError } from "../config/state-file.ts";
+import { StartError } from "../core/errors.ts";
+import { Standings } from "../upstream/standings.ts";
+
+/** What is learned while running and kept for the next start. */
+export interface State {
+  /** As it was kept. */
+  readonly standings: Standings;
+  /** Where the standings are kept. */
+  readonly routes: KeptText;
+  /** Where the list of domains from `url` is kept. */
+  domainsOf(url: string): KeptText;
+}
+
+interface KeptText {
+  read(): string | undefined;
+  write(text: string): void;
+}
+
+/**
+ * Opens what was kept. Never fails: without a folder, or with a damaged file, everything is learned anew.
+ *
+ * @param onFailed Hears why something is not kept, once.
+ */
+export function openState(onFailed: (error: StateFileError) => void): State {
+  const folder = findFolder();
+  const file = (name: string): KeptText =>
+    folder === undefined ? NOWHERE : new StateFile(join(folder, name), onFailed);
+  const routes = file("routes.json");
+  const standings = new Standings();
+  const text = routes.read();
+  if (text !== undefined) standings.load(text);
+  return { standings, routes, domainsOf: (url) => file(listName(url)) };
+}
+
+/** A list from another place has a file of its own: going back to the usual one must not serve the other. */
+function listName(url: string): string {
+  if (url === DEFAULT_CF_LIST_URL) return "cf-domains.txt";
+  return `cf-domains.${createHash("sha256").update(url).digest("hex").slice(0, 8)}.txt`;
+}
+
+const NOWHERE: KeptText = { read: () => undefined, write: () => {} };
+
+function findFolder(): string | undefined {
+  try {
+    return configFolder(process.env, process.platform);
+  } catch (error) {
+    if (error instanceof StartError) return undefined; // no home: a service that was given its secret
+    throw error;
+  }
+}

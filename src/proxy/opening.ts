@@ -1,0 +1,358 @@
+import type { Channel, ChannelSink } from "../channel/channel.ts";
+import type { Link, Output } from "../channel/transform.ts";
+import { release } from "../core/bytes.ts";
+import { NoRouteError, type RouteAttempt, RouteError } from "../core/errors.ts";
+import type { Target } from "../protocol/mtproto/dc.ts";
+import { PacketBoundaries } from "../protocol/mtproto/packet-boundaries.ts";
+import { Race, type RaceListener } from "../upstream/race.ts";
+import type { Upstream, Way } from "../upstream/route.ts";
+import type { Standings } from "../upstream/standings.ts";
+import { Trial, type TrialListener } from "./trial.ts";
+
+/**
+ * When no way has opened by then, there is none, in milliseconds: Android clients give up after about 5 s and
+ * come back, and what failed meanwhile is then last.
+ */
+const OPEN_LIMIT_MS = 4_500;
+/** When the last open way closes late without an answer, the others get this long, in milliseconds. */
+const SECOND_CHANCE_MS = 1_500;
+/**
+ * How long an open way may leave the client's first packet without an answer before others are tried, in
+ * milliseconds. An answer takes one round trip and some work, opening took three: so 1.5 times the opening, in
+ * bounds. On a slow network the bound is far away: there, more connections would only make it slower.
+ */
+const DOUBT_MS = { factor: 1.5, least: 800, most: 4_000 } as const;
+/** Once there is doubt, each further way gets this part of that time. */
+const DOUBT_GAP_FACTOR = 0.3;
+/** So many ways at once may be open without an answer: a dead network, or a client that wants none, is not worth more. */
+const MOST_TRIALS = 8;
+/** An upload is under way: the answer only comes after it. Looked at again after this time, in milliseconds. */
+const UPLOAD_LOOK_MS = 500;
+/** An upload that made no progress from look to look so often is none. */
+const STUCK_LOOKS = 4;
+/** Who had so many times as long as the way that answered, and at least so long, is silent. In milliseconds. */
+const FAIR_FACTOR = 2;
+const FAIR_LEAST_MS = 200;
+/** No answer for so long to a client that waits is a failure of the way, in milliseconds. */
+const SILENT_MS = 5_000;
+/** A client that has left after this time has waited long enough to blame the way, in milliseconds. */
+const SILENT_FOR_ONE_WHO_LEFT_MS = 3_000;
+/** Bytes of the client that are kept so that another way can get them, too. */
+const REPLAY_LIMIT = 64 * 1024;
+/** A connection that was open for so long before it closed, unused, has not failed: it was idle. */
+const IDLE_CLOSE_MS = 5_000;
+const SLICE = 64 * 1024;
+
+/** What an opening came to. */
+export interface Opened {
+  readonly way: Way;
+  readonly upstream: Upstream;
+  /** It has answered the client. When it is neither proved nor blamed, that remains to be seen. */
+  readonly proved: boolean;
+  /** It has not, in good time; there was nothing better. */
+  readonly blamed: boolean;
+}
+
+/** What happens before an opening is over. */
+export interface OpeningListener {
+  onAttempt(way: Way): void;
+  onAttemptFailed(attempt: RouteAttempt): void;
+  /** The first way is open; the client's bytes go there for now. */
+  onConnected(way: Way, upstream: Upstream, openMs: number): void;
+}
+
+/** What an opening joins. */
+export interface OpeningParts {
+  readonly client: Channel;
+  /** The client's own link: decrypts what it sends. */
+  readonly link: Link;
+  readonly target: Target;
+  /** The target, as standings and logs name it. */
+  readonly name: string;
+  readonly ways: readonly Way[];
+  readonly standings: Standings;
+  readonly counts: { up: number; down: number };
+  readonly listener: OpeningListener;
+}
+
+/**
+ * The time between a client's handshake and the first byte that Telegram answers.
+ *
+ * Opening is not health: Telegram meets a good init with silence, a Worker's 101 says nothing about its own
+ * connection, and some networks let a connection open and nothing through. So the client's first packets are
+ * kept, and sent again over the next way when none comes back; MTProto knows a message that comes twice
+ * by its id. The first way to answer is the session's, and the others are closed.
+ */
+export class Opening implements ChannelSink, RaceListener, TrialListener, Output {
+  /** Settles when a way has answered, or is the best guess; rejects with {@link NoRouteError}, or a bug. */
+  readonly done: Promise<Opened>;
+  /** The client left before that. */
+  abandoned = false;
+  readonly #parts: OpeningParts;
+  readonly #resolve: (opened: Opened) => void;
+  readonly #reject: (error: unknown) => void;
+  readonly #race: Race;
+  readonly #boundaries: PacketBoundaries;
+  /** Open ways without an answer, the best one first. */
+  #trials: Trial[] = [];
+  /** What the client has sent so far, decrypted. */
+  #replay: Uint8Array[] = [];
+  #replayBytes = 0;
+  /** When the client had sent a whole packet, which should be answered: `performance.now()`. */
+  #askedAt: number | undefined;
+  #clientEnded = false;
+  #doubt: ReturnType<typeof setTimeout> | undefined;
+  #patienceMs: number = DOUBT_MS.least;
+  #limit: ReturnType<typeof setTimeout> | undefined;
+  #chosen: Trial | undefined;
+  /** A way has opened, whatever came of it. */
+  #connected = false;
+  /** What an open way had still to send when it was last looked at. */
+  #lastQueued = Number.POSITIVE_INFINITY;
+  #stuckLooks = 0;
+  readonly #startedAt = performance.now();
+  #settled = false;
+
+  constructor(parts: OpeningParts) {
+    const { promise, resolve, reject } = Promise.withResolvers<Opened>();
+    this.done = promise;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#parts = parts;
+    this.#boundaries = new PacketBoundaries(parts.target.transport);
+    this.#race = new Race(parts.ways, parts.target, parts.name, parts.standings, this);
+  }
+
+  /** @param early What was read from the client before; belongs to the opening. */
+  start(early: Uint8Array): void {
+    this.#limit = setTimeout(() => this.#giveUp(), OPEN_LIMIT_MS);
+    if (early.length > 0) this.onChunk(early);
+    this.#parts.client.attach(this);
+    if (this.#replayBytes <= REPLAY_LIMIT) this.#parts.client.resume();
+    this.#race.go();
+  }
+
+  /** The bytes of the chosen way that came before the caller attached itself to it; they belong to the caller. */
+  takeAnswer(): readonly Uint8Array[] {
+    return this.#chosen?.takeHeard() ?? [];
+  }
+
+  /** Ends it, and everything that it has opened. */
+  stop(): void {
+    this.#race.stop(); // first, so that what is under way counts as refused, too
+    this.#fail(new NoRouteError(this.#parts.name, this.#race.failed));
+  }
+
+  // The client.
+
+  onChunk(chunk: Uint8Array): void {
+    this.#parts.counts.up += chunk.length;
+    const { up } = this.#parts.link;
+    try {
+      for (let at = 0; at < chunk.length; at += SLICE) up.push(chunk.subarray(at, at + SLICE), this);
+    } catch (error) {
+      this.#fail(error); // a bug in a transform, the client's or a way's
+      return;
+    }
+    release(chunk);
+    if (this.#settled || this.#replayBytes <= REPLAY_LIMIT) return;
+    const [first] = this.#trials;
+    if (first === undefined) this.#parts.client.pause();
+    else this.#choose(first);
+  }
+
+  /** What the client's link has decrypted. */
+  write(plain: Uint8Array): void {
+    if (this.#chosen !== undefined) {
+      this.#chosen.send(plain);
+      return;
+    }
+    this.#replay.push(new Uint8Array(plain)); // not `slice`: a Buffer's does not copy
+    this.#replayBytes += plain.length;
+    for (const trial of this.#trials) trial.send(plain);
+    if (this.#askedAt !== undefined) return;
+    this.#boundaries.advance(plain, 0);
+    // The end of the first packet, or of its quick-ack twin: one is enough, what follows is not looked at.
+    if (!this.#boundaries.atBoundary && !this.#boundaries.broken) return;
+    this.#askedAt = performance.now();
+    this.#watchSilence();
+  }
+
+  onEnd(): void {
+    if (this.#clientEnded) return;
+    this.#clientEnded = true;
+    const [first] = this.#trials;
+    if (this.#replayBytes === 0) this.#abandon();
+    else if (first !== undefined) this.#choose(first);
+  }
+
+  onDrain(): void {}
+
+  onClose(): void {
+    this.#abandon();
+  }
+
+  // The race.
+
+  onStarted(way: Way): void {
+    this.#parts.listener.onAttempt(way);
+  }
+
+  onOpened(way: Way, upstream: Upstream, openMs: number): void {
+    if (this.#settled) {
+      upstream.channel.destroy();
+      return;
+    }
+    const trial = new Trial(this, way, upstream);
+    this.#trials.push(trial);
+    if (!this.#connected) this.#parts.listener.onConnected(way, upstream, openMs);
+    this.#connected = true;
+    for (const piece of this.#replay) trial.send(piece);
+    if (this.#clientEnded || this.#replayBytes > REPLAY_LIMIT) this.#choose(trial);
+    else this.#watchSilence();
+  }
+
+  onFailed(attempt: RouteAttempt): void {
+    this.#parts.listener.onAttemptFailed(attempt);
+  }
+
+  onExhausted(): void {
+    if (this.#trials.length === 0) this.stop();
+  }
+
+  onFault(error: unknown): void {
+    this.#fail(error);
+  }
+
+  // The trials.
+
+  /** Called by a trial: the first bytes have come back. */
+  onAnswered(trial: Trial): void {
+    if (this.#settled) return;
+    this.#parts.standings.proved(this.#parts.name, trial.way);
+    trial.way.served?.();
+    const now = performance.now();
+    const fair = Math.max(trial.waitedMs(this.#askedAt, now) * FAIR_FACTOR, FAIR_LEAST_MS);
+    for (const other of this.#trials) {
+      if (other !== trial && other.waitedMs(this.#askedAt, now) >= fair) this.#blame(other, now);
+    }
+    this.#choose(trial, { proved: true, blamed: false });
+  }
+
+  /** Called by a trial: the other side has gone, or has said its last without a word. */
+  onTrialEnded(trial: Trial, error: Error | undefined): void {
+    if (this.#settled || !this.#trials.includes(trial)) return;
+    if (this.#askedAt === undefined && trial.ageMs >= IDLE_CLOSE_MS) {
+      this.#choose(trial); // what comes next is the end of a session, and the client will come again
+      return;
+    }
+    this.#trials = this.#trials.filter((other) => other !== trial);
+    trial.upstream.channel.destroy();
+    const cause = error === undefined ? {} : { cause: error };
+    this.#report(trial, new RouteError("CLOSED", "closed before it answered", cause));
+    if (this.#trials.length > 0) return;
+    clearTimeout(this.#doubt);
+    this.#doubt = undefined;
+    const left = OPEN_LIMIT_MS - (performance.now() - this.#startedAt);
+    clearTimeout(this.#limit);
+    this.#limit = setTimeout(() => this.#giveUp(), Math.max(left, SECOND_CHANCE_MS));
+    this.#race.go();
+  }
+
+  /** Doubt begins some time after the client has asked something, and a way is open that should have answered. */
+  #watchSilence(): void {
+    const [first] = this.#trials;
+    if (this.#askedAt === undefined || first === undefined || this.#doubt !== undefined) return;
+    const openMs = this.#parts.standings.openMs(this.#parts.name, first.way) ?? 0;
+    this.#patienceMs = Math.min(Math.max(openMs * DOUBT_MS.factor, DOUBT_MS.least), DOUBT_MS.most);
+    this.#doubt = setTimeout(() => this.#onDoubt(), this.#patienceMs);
+  }
+
+  #onDoubt(): void {
+    let queued = 0;
+    for (const { upstream } of this.#trials) queued += upstream.channel.queuedBytes;
+    this.#stuckLooks = queued < this.#lastQueued ? 0 : this.#stuckLooks + 1;
+    this.#lastQueued = queued;
+    if (queued > 0 && this.#stuckLooks < STUCK_LOOKS) {
+      this.#doubt = setTimeout(() => this.#onDoubt(), UPLOAD_LOOK_MS);
+      return;
+    }
+    clearTimeout(this.#limit);
+    this.#limit = setTimeout(() => this.#giveUpWaiting(), SILENT_MS);
+    this.#tryAnother();
+  }
+
+  /** Each gets a moment before there is one more. */
+  #tryAnother(): void {
+    if (this.#trials.length + this.#race.running >= MOST_TRIALS) return;
+    this.#doubt = setTimeout(() => this.#tryAnother(), this.#patienceMs * DOUBT_GAP_FACTOR);
+    this.#race.goOn(new Set(this.#trials.map(({ way }) => way.route)));
+  }
+
+  /** Nobody has opened in time. */
+  #giveUp(): void {
+    if (this.#trials.length === 0) this.stop();
+  }
+
+  /** Nobody has answered: the best one goes on, for the client may have asked what needs no answer. */
+  #giveUpWaiting(): void {
+    const [first] = this.#trials;
+    if (first === undefined) {
+      this.stop();
+      return;
+    }
+    const now = performance.now();
+    for (const trial of this.#trials) this.#blame(trial, now);
+    this.#choose(first, { proved: false, blamed: true });
+  }
+
+  #blame(trial: Trial, now: number): void {
+    const seconds = (trial.waitedMs(this.#askedAt, now) / 1000).toFixed(1);
+    this.#report(trial, new RouteError("SILENT", `open, but no answer for ${seconds} s`));
+  }
+
+  #report({ way }: Trial, error: RouteError): void {
+    this.#parts.standings.failedToCarry(this.#parts.name, way, error.code);
+    way.failed?.();
+    const attempt = { route: way.route, endpoint: way.endpoint, error };
+    this.#race.failed.push(attempt);
+    this.#parts.listener.onAttemptFailed(attempt);
+  }
+
+  #choose(chosen: Trial, verdict: Pick<Opened, "proved" | "blamed"> = UNJUDGED): void {
+    if (!this.#settle()) return;
+    this.#chosen = chosen;
+    for (const trial of this.#trials) if (trial !== chosen) trial.upstream.channel.destroy();
+    this.#trials = [];
+    this.#replay = [];
+    this.#resolve({ way: chosen.way, upstream: chosen.upstream, ...verdict });
+  }
+
+  #abandon(): void {
+    if (this.#settled) return;
+    this.abandoned = true;
+    const now = performance.now();
+    for (const trial of this.#trials) {
+      if (trial.waitedMs(this.#askedAt, now) >= SILENT_FOR_ONE_WHO_LEFT_MS) this.#blame(trial, now);
+    }
+    this.stop();
+  }
+
+  #fail(error: unknown): void {
+    if (!this.#settle()) return;
+    for (const trial of this.#trials) trial.upstream.channel.destroy();
+    this.#trials = [];
+    this.#reject(error);
+  }
+
+  #settle(): boolean {
+    if (this.#settled) return false;
+    this.#settled = true;
+    clearTimeout(this.#doubt);
+    clearTimeout(this.#limit);
+    this.#race.stop();
+    return true;
+  }
+}
+
+const UNJUDGED = { proved: false, blamed: false } as const;

@@ -1,0 +1,206 @@
+import { type RouteAttempt, RouteError } from "../core/errors.ts";
+import type { Target } from "../protocol/mtproto/dc.ts";
+import type { RouteId, Upstream, Way } from "./route.ts";
+import type { Standings } from "./standings.ts";
+
+/**
+ * All candidates have been started this long after the race began, however many there are, in milliseconds:
+ * Android clients give up after about 5 s, and the last candidate needs time to open and to answer.
+ */
+const START_WINDOW_MS = 1_800;
+/** Who gave up an attempt before this time may blame himself as well as the way, in milliseconds. */
+const FAIR_TRIAL_MS = 2_000;
+/** Between two starts there is at least this long, in milliseconds. */
+const LEAST_GAP_MS = 40;
+/** A server that says "too many" is asked for how long. */
+const BUSY_STATUSES: readonly (number | undefined)[] = [429, 503];
+
+/** What a race tells its owner. */
+export interface RaceListener {
+  onStarted(way: Way): void;
+  onOpened(way: Way, upstream: Upstream, openMs: number): void;
+  onFailed(attempt: RouteAttempt): void;
+  /** Nothing is under way, and nothing is left to start. */
+  onExhausted(): void;
+  /** A bug: something else than a {@link RouteError} was thrown. */
+  onFault(error: unknown): void;
+}
+
+/**
+ * Opens the ways to one target one after the other, each with a head start over the next, until told to stop.
+ *
+ * A way that fails makes room for the next at once. When one opens, the race holds: what is still under way
+ * is given up, and comes again last should the owner want to {@link Race.go} on, because what has opened may
+ * not carry anything. What opens in spite of having been given up is closed.
+ *
+ * @see RFC 8305, whose 250 ms between attempts is meant for TCP alone.
+ */
+export class Race {
+  /** What failed, in the order in which it did. */
+  readonly failed: RouteAttempt[] = [];
+  readonly #target: Target;
+  readonly #name: string;
+  readonly #standings: Standings;
+  readonly #listener: RaceListener;
+  readonly #startedAt = performance.now();
+  /** Not started yet, the first to be started first. */
+  readonly #waiting: Way[];
+  readonly #running = new Map<Way, Attempt>();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** Set while the owner doubts what has opened: the routes of that. */
+  #doubted: ReadonlySet<RouteId> | undefined;
+  #stopped = false;
+
+  /** @param name The target, as {@link Standings} know it. */
+  constructor(
+    ways: readonly Way[],
+    target: Target,
+    name: string,
+    standings: Standings,
+    listener: RaceListener,
+  ) {
+    this.#waiting = standings.order(name, ways);
+    this.#target = target;
+    this.#name = name;
+    this.#standings = standings;
+    this.#listener = listener;
+  }
+
+  /** Attempts under way. */
+  get running(): number {
+    return this.#running.size;
+  }
+
+  /** Starts the next candidate now, and the others after it, each after the head start of the one before. */
+  go(): void {
+    this.#doubted = undefined;
+    this.#startNext();
+  }
+
+  /**
+   * Starts one more for an owner who doubts what has opened: first of routes that are not in `doubted`.
+   */
+  goOn(doubted: ReadonlySet<RouteId>): void {
+    this.#doubted = doubted;
+    this.#startNext();
+  }
+
+  /**
+   * Gives up what is under way, and starts nothing more until told to go on.
+   *
+   * What a later one has overtaken in spite of a head start, or what had a fair time, counts as failed: it is slow at
+   * best, and not first the next time.
+   */
+  #hold(winner: Attempt | undefined): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const now = performance.now();
+    for (const [way, { startedAt, headStartMs, abort }] of this.#running) {
+      abort.abort();
+      const took = now - startedAt;
+      const overtaken = winner !== undefined && startedAt < winner.startedAt && took >= headStartMs;
+      if (overtaken || took >= FAIR_TRIAL_MS) {
+        const faster = overtaken ? ", another way was faster" : "";
+        this.#fail(way, new RouteError("TIMEOUT", `not open after ${(took / 1000).toFixed(1)} s${faster}`));
+      }
+      this.#waiting.push(way);
+    }
+    this.#running.clear();
+  }
+
+  /** Ends it for good. */
+  stop(): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#hold(undefined);
+  }
+
+  /**
+   * @param unlike Routes that hang, or are doubted: what is wrong with one way of a route is often wrong with the
+   * other. After a refusal the order stays, since that cost no time.
+   */
+  #startNext(unlike: ReadonlySet<RouteId> | undefined = this.#doubted): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#stopped) return;
+    const way = this.#takeNext(unlike);
+    if (way === undefined) {
+      if (this.#running.size === 0) this.#listener.onExhausted();
+      return;
+    }
+    const gap = this.#gapAfter(way);
+    void this.#attempt(way, gap);
+    if (this.#waiting.length === 0 || this.#doubted !== undefined) return;
+    this.#timer = setTimeout(() => this.#startNext(new Set([...this.#running.keys()].map(routeOf))), gap);
+  }
+
+  #gapAfter(way: Way): number {
+    const headStart = this.#standings.headStartMs(this.#name, way);
+    const left = START_WINDOW_MS - (performance.now() - this.#startedAt);
+    return Math.max(LEAST_GAP_MS, Math.min(headStart, left / Math.max(this.#waiting.length, 1)));
+  }
+
+  #takeNext(unlike: ReadonlySet<RouteId> | undefined): Way | undefined {
+    const other = unlike === undefined ? 0 : this.#waiting.findIndex((way) => this.#promises(way, unlike));
+    return this.#waiting.splice(Math.max(other, 0), 1)[0];
+  }
+
+  /** Another route is worth going before its turn unless it failed lately itself. */
+  #promises(way: Way, unlike: ReadonlySet<RouteId>): boolean {
+    return !unlike.has(way.route) && this.#standings.failureOf(this.#name, way)?.cooling !== true;
+  }
+
+  async #attempt(way: Way, headStartMs: number): Promise<void> {
+    const attempt: Attempt = { startedAt: performance.now(), headStartMs, abort: new AbortController() };
+    this.#running.set(way, attempt);
+    this.#listener.onStarted(way);
+    try {
+      const upstream = await way.open(this.#target, attempt.abort.signal);
+      const openMs = performance.now() - attempt.startedAt;
+      if (attempt.abort.signal.aborted) {
+        upstream.channel.destroy();
+        return;
+      }
+      this.#running.delete(way);
+      if (!upstream.warm) this.#standings.opened(this.#name, way, openMs);
+      this.#hold(attempt);
+      this.#listener.onOpened(way, upstream, openMs);
+    } catch (error) {
+      // The way may be under way anew, if this attempt was given up.
+      const given = attempt.abort.signal.aborted;
+      if (!given) this.#running.delete(way);
+      if (!(error instanceof RouteError)) {
+        this.#listener.onFault(error);
+        return;
+      }
+      if (given) return;
+      this.#fail(way, error);
+      this.#startNext();
+    }
+  }
+
+  #fail(way: Way, error: RouteError): void {
+    const attempt = { route: way.route, endpoint: way.endpoint, error };
+    this.failed.push(attempt);
+    this.#standings.failedToOpen(way, error.code);
+    this.#listener.onFailed(attempt);
+    if (BUSY_STATUSES.includes(error.status)) void this.#postpone(way);
+  }
+
+  /** Off the path of the client, who does not wait for it. */
+  async #postpone(way: Way): Promise<void> {
+    const ms = await way.readRetryAfter?.();
+    if (ms !== undefined) this.#standings.postpone(way, ms);
+  }
+}
+
+interface Attempt {
+  readonly startedAt: number;
+  /** What it got, which may be less than it should have got. */
+  readonly headStartMs: number;
+  readonly abort: AbortController;
+}
+
+function routeOf({ route }: Way): RouteId {
+  return route;
+}
