@@ -4,6 +4,10 @@ import type { ProxyName } from "./proxies.ts";
 export const RIG_COST = "rig CPU s/GiB";
 export const OTHER_CORES = "other cores";
 
+/** Units of what only tgws has: a table of their own. */
+export const FIRST_MS = "first ms";
+export const NEXT_MS = "next ms";
+
 /** One measured number: a row of the table is all figures with the same name and unit. */
 export interface Figure {
   readonly name: string;

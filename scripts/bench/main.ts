@@ -7,17 +7,18 @@ import { killChildrenAtExit, lastWords, stopChild } from "./children.ts";
 import { Figures } from "./figures.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { PROXY_NAMES, type ProxyName, type StartOptions, startDataCentre, startProxy } from "./proxies.ts";
+import { deadRoutesSteps } from "./steps/dead-routes.ts";
 import { idleStep, slowClientStep, slowDataCentreStep, startStep } from "./steps/memory.ts";
 import { roundTripStep } from "./steps/round-trip.ts";
 import { calmSetUpStep, setUpRateStep } from "./steps/set-up.ts";
-import type { Step } from "./steps/step.ts";
+import type { SoloStep, Step } from "./steps/step.ts";
 import { throughputStep } from "./steps/throughput.ts";
-import { formatCaveats, formatTable } from "./table.ts";
+import { formatCaveats, formatSoloTable, formatTable } from "./table.ts";
 import type { Rig } from "./window.ts";
 
 const DEFAULT_POOL_SIZE = 4;
 
-const STEPS: readonly Step[] = [
+const STEPS: readonly (Step | SoloStep)[] = [
   // Quick, and the noisiest of all: three times a round.
   ...[startStep, startStep, startStep],
   ...[1, 8, 64].map((connections) => throughputStep("down", connections)),
@@ -26,10 +27,11 @@ const STEPS: readonly Step[] = [
   ...[DEFAULT_POOL_SIZE, 0].map(setUpRateStep),
   ...[DEFAULT_POOL_SIZE, 0].map(calmSetUpStep),
   ...[idleStep, slowClientStep, slowDataCentreStep],
+  ...deadRoutesSteps(),
 ];
 
 /** Runs every chosen step in every round. @returns How many failed. */
-async function runRounds(options: Options, steps: readonly Step[], figures: Figures): Promise<number> {
+async function runRounds(options: Options, steps: typeof STEPS, figures: Figures): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), "tgws-bench-"));
   process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   const dataCentre = await startDataCentre(folder, await testCertificates());
@@ -39,6 +41,10 @@ async function runRounds(options: Options, steps: readonly Step[], figures: Figu
   for (let round = 1; round <= options.rounds; round += 1) {
     for (const step of steps) {
       console.error(`round ${round} of ${options.rounds}: ${step.name}`);
+      if ("runSolo" in step) {
+        if (!(await runSolo(step, { ...start, poolSize: DEFAULT_POOL_SIZE }, figures))) failures += 1;
+        continue;
+      }
       // Whoever goes first meets another machine than whoever goes second: take turns.
       for (const name of round % 2 === 1 ? PROXY_NAMES : PROXY_NAMES.toReversed()) {
         const poolSize = step.poolSize ?? DEFAULT_POOL_SIZE;
@@ -71,6 +77,17 @@ async function runStep(
   }
 }
 
+/** @returns As {@link runStep}. */
+async function runSolo(step: SoloStep, options: StartOptions, figures: Figures): Promise<boolean> {
+  try {
+    figures.add("tgws", await step.runSolo(options));
+    return true;
+  } catch (error) {
+    console.error(`FAILED: ${step.name}: ${error instanceof Error ? error.message : error}`);
+    return false;
+  }
+}
+
 async function main(): Promise<number> {
   const options = parseOptions(process.argv.slice(2));
   if (options === undefined) {
@@ -85,8 +102,9 @@ async function main(): Promise<number> {
   const failures = await runRounds(options, steps, figures);
   const machine = `${process.platform} ${process.arch}, ${availableParallelism()} cores of ${cpus()[0]?.model}`;
   console.log(`\nBun ${Bun.version} on ${machine}`);
-  console.log(`medians of ${options.rounds} rounds; ratio: tgws to bare\n`);
-  console.log([formatTable(figures.rows), "", ...formatCaveats(figures.rows)].join("\n"));
+  console.log(`medians of ${options.rounds} rounds; ratio: tgws to bare`);
+  const tables = [formatTable(figures.rows), formatSoloTable(figures.rows)].filter((table) => table !== "");
+  console.log(["", ...tables.flatMap((table) => [table, ""]), ...formatCaveats(figures.rows)].join("\n"));
   if (options.json !== undefined) {
     await Bun.write(options.json, JSON.stringify({ machine, rows: figures.rows }, null, 2));
   }

@@ -15,7 +15,7 @@ export const USAGE = `Usage: bun run bench [options]
 
   --rounds N      How often everything is measured, tgws and the bare relay in turn (default 3)
   --seconds S     The length of a timed window (default 2)
-  --only REGEX    Only the steps whose name matches, such as '^down' or 'round trip, 1 '
+  --only REGEX    Only the steps whose name matches, such as '^down' or '^first byte'
   --binary PATH   Measure this executable of tgws instead of its source
   --json FILE     Also write every single figure to a file
   --help          Print this text and the names of the steps`;

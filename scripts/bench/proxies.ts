@@ -48,6 +48,10 @@ export interface StartOptions {
   readonly poolSize: number;
   /** A folder for what the processes write. */
   readonly folder: string;
+  /** The folder of the configuration of tgws, and of what it learns. Without: `folder`. */
+  readonly home?: string;
+  /** The flags that tell tgws its routes. Without: those to `dataCentre`. */
+  readonly upstreams?: readonly string[];
 }
 
 /** Starts a proxy and waits until it listens. */
@@ -57,7 +61,7 @@ export async function startProxy(name: ProxyName, options: StartOptions): Promis
   const command = name === "tgws" ? tgwsCommand(port, options) : bareCommand(port, options);
   const startedAt = performance.now();
   // Added to the built-in roots: trust then costs what it costs a user, which `--tls-ca` alone would not show.
-  const env = { TGWS_HOME: folder, NODE_EXTRA_CA_CERTS: options.dataCentre.caFile };
+  const env = { TGWS_HOME: options.home ?? folder, NODE_EXTRA_CA_CERTS: options.dataCentre.caFile };
   const child = startChild(command, join(folder, `${name}.log`), env);
   const startMs = await waitUntilListening(child, port, startedAt);
   return {
@@ -71,12 +75,12 @@ export async function startProxy(name: ProxyName, options: StartOptions): Promis
   };
 }
 
-function tgwsCommand(port: number, { dataCentre, binary, poolSize }: StartOptions): string[] {
+function tgwsCommand(port: number, { dataCentre, binary, poolSize, upstreams }: StartOptions): string[] {
   const program =
     binary === undefined ? [process.execPath, "run", join(FOLDER, "../../src/main.ts")] : [binary];
-  const dcIp = `2:127.0.0.1:${dataCentre.port}`;
+  const flags = upstreams ?? ["--route", "direct-ws", "--dc-ip", `2:127.0.0.1:${dataCentre.port}`];
   const pool = String(poolSize);
-  return [...program, "--port", String(port), "--secret", SECRET, "--dc-ip", dcIp, "--pool-size", pool];
+  return [...program, "--port", String(port), "--secret", SECRET, ...flags, "--pool-size", pool];
 }
 
 function bareCommand(port: number, { dataCentre }: StartOptions): string[] {

@@ -1,11 +1,24 @@
 import { availableParallelism } from "node:os";
-import { median, OTHER_CORES, pairRatios, quantile, RIG_COST, type Row } from "./figures.ts";
+import {
+  FIRST_MS,
+  median,
+  NEXT_MS,
+  OTHER_CORES,
+  pairRatios,
+  quantile,
+  RIG_COST,
+  type Row,
+} from "./figures.ts";
 
-/** Formats rows as a table: medians of both proxies, the median of their ratios, and how far that spread. */
+/**
+ * Formats rows as a table: medians of both proxies, the median of their ratios, and how far that spread.
+ *
+ * @returns Nothing when there are none. See {@link formatSoloTable} for the others.
+ */
 export function formatTable(rows: readonly Row[]): string {
   const cells = [["", "", "tgws", "bare", "ratio", "min..max"]];
   for (const row of rows) {
-    if (row.unit === RIG_COST || row.unit === OTHER_CORES) continue;
+    if (row.unit === RIG_COST || row.unit === OTHER_CORES || isSolo(row)) continue;
     const ratios = pairRatios(row);
     const name = currentName(cells) === row.name ? "" : row.name;
     cells.push([
@@ -17,12 +30,37 @@ export function formatTable(rows: readonly Row[]): string {
       ratios.length > 1 ? `${formatNumber(Math.min(...ratios))}..${formatNumber(Math.max(...ratios))}` : "",
     ]);
   }
+  return alignColumns(cells, 2);
+}
+
+/** Formats what only tgws was measured for, a line for each name: for every unit, the median and the worst. */
+export function formatSoloTable(rows: readonly Row[]): string {
+  const solo = rows.filter(isSolo);
+  const units = [...new Set(solo.map(({ unit }) => unit))];
+  const cells = [["", ...units.flatMap((unit) => [unit, "worst"])]];
+  for (const [name, own] of Map.groupBy(solo, (row) => row.name)) {
+    const values = units.map((unit) => own.find((row) => row.unit === unit)?.values.tgws ?? []);
+    cells.push([
+      name,
+      ...values.flatMap((all) => [formatNumber(median(all)), formatNumber(Math.max(...all))]),
+    ]);
+  }
+  return alignColumns(cells, 1);
+}
+
+function isSolo({ unit }: Row): boolean {
+  return unit === FIRST_MS || unit === NEXT_MS;
+}
+
+/** @param cells The first line is the header; nothing below it is no table. @param texts So many columns are text. */
+function alignColumns(cells: readonly (readonly string[])[], texts: number): string {
+  if (cells.length < 2) return "";
   const widths =
     cells[0]?.map((_, column) => Math.max(...cells.map((line) => line[column]?.length ?? 0))) ?? [];
   const lines = cells.map((line) => {
     const padded = line.map((cell, column) => {
       const width = widths[column] ?? 0;
-      return column < 2 ? cell.padEnd(width) : cell.padStart(width);
+      return column < texts ? cell.padEnd(width) : cell.padStart(width);
     });
     return padded.join("  ").trimEnd();
   });

@@ -151,6 +151,19 @@ describe("a data centre that gives up", () => {
     await using fresh = await ProxyProcess.start({ stub });
     stub.onInit = (connection) => connection.reset();
     await isDropped(fresh, 2);
+    await fresh.logged(/Cannot reach DC 2: .*closed before it answered/);
+    await expectService(fresh);
+  });
+
+  it("by a reset after its first answer drops its client, and the log names the reason", async () => {
+    await using fresh = await ProxyProcess.start({ stub });
+    stub.onPacket = ({ payload }) => [payload];
+    using client = await RawClient.open({ port: fresh.port, secret: fresh.secret, dcId: 2 });
+    client.sendPacket(Uint8Array.of(1, 2, 3, 4));
+    await client.readPacket();
+    for (const connection of stub.connections) connection.reset();
+    await client.until(() => client.ended || client.closed, "the client is dropped");
+    client.end();
     await fresh.logged(/reason=upstream-(?:closed|error)/);
     await expectService(fresh);
   });

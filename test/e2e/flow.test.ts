@@ -246,6 +246,8 @@ describe("an end", () => {
   it("by the data centre's reset closes the client's connection", async () => {
     const { client, connection } = await open();
     using _ = client;
+    await new Push(down(connection), MIB).done; // a way that breaks before it says something is replaced
+    await client.until(() => client.received >= MIB, "the first bytes");
     connection.reset();
     await client.until(() => client.ended || client.closed, "the end at the client");
     expect(proxy.running).toBe(true);

@@ -10,7 +10,7 @@ import {
 } from "./mtproto-crypto.ts";
 import { KeyExchange, type MtprotoProgress } from "./mtproto-exchange.ts";
 import { concat, type Packet } from "./packets.ts";
-import type { StubConnection } from "./stub-connection.ts";
+import type { StubPeer } from "./stub-peer.ts";
 import { TlReader, tlBytes, tlInt, tlLong } from "./tl.ts";
 
 /** The error that answers every call but a ping. */
@@ -45,11 +45,11 @@ export class MtprotoServer {
   readonly #serverKey: ServerKey = testServerKey();
   /** By key id. */
   readonly #keys = new Map<bigint, Uint8Array>();
-  readonly #exchanges = new WeakMap<StubConnection, KeyExchange>();
+  readonly #exchanges = new WeakMap<StubPeer, KeyExchange>();
   #lastMessageId = 0n;
 
   /** For {@link StubDc.onPacket}. */
-  readonly onPacket = ({ payload }: Packet, connection: StubConnection): Uint8Array[] => {
+  readonly onPacket = ({ payload }: Packet, connection: StubPeer): Uint8Array[] => {
     if (payload.length < 20) return [];
     const reader = new TlReader(payload);
     const keyId = reader.long();
@@ -59,7 +59,7 @@ export class MtprotoServer {
     return [this.#wrapPlain(this.#exchange(connection).answer(body))];
   };
 
-  #exchange(connection: StubConnection): KeyExchange {
+  #exchange(connection: StubPeer): KeyExchange {
     let exchange = this.#exchanges.get(connection);
     if (exchange === undefined) {
       exchange = new KeyExchange(this.#serverKey, this.progress, (key) => this.#store(key));

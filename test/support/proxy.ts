@@ -35,6 +35,8 @@ export interface ProxyOptions extends ProgramOptions {
   readonly stubs?: Readonly<Partial<Record<DcNumber, { readonly port: number }>>>;
   /** As for `--secret`. Without, there is one random secret; an empty list leaves it to the program. */
   readonly secrets?: readonly string[];
+  /** As for `--route`, in order. Without: direct-ws alone, unless `args` name some. */
+  readonly routes?: readonly string[];
   /** Connections kept warm. Without: none, so that the stub sees only what clients cause. */
   readonly poolSize?: number;
 }
@@ -145,9 +147,11 @@ export class ProxyProcess extends Program {
   /** Starts a proxy on a free port of 127.0.0.1, and waits until it can be used. */
   static async start(options: ProxyOptions = {}): Promise<ProxyProcess> {
     const { stub, stubs = {}, secrets = [randomBytes(16).toHex()], poolSize = 0, args = [] } = options;
+    const { routes = namesRoutes(args) ? [] : ["direct-ws"] } = options;
     const { caFile } = await testCertificates();
     const flags = ["--port", "0", "--tls-ca", caFile, "--pool-size", String(poolSize)];
     for (const secret of secrets) flags.push("--secret", secret);
+    for (const route of routes) flags.push("--route", route);
     for (const dc of DCS) {
       const server = stubs[dc] ?? stub;
       if (server !== undefined) flags.push("--dc-ip", `${dc}:127.0.0.1:${server.port}`);
@@ -184,9 +188,18 @@ export function makeHome(): string {
   return mkdtempSync(join(tmpdir(), "tgws-home-"));
 }
 
+function namesRoutes(args: readonly string[]): boolean {
+  return args.some((arg) => arg === "--route" || arg.startsWith("--route="));
+}
+
+/** The machine's own, but for proxies, which would lead elsewhere. */
+const ENVIRONMENT = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^(?:https?|all|no)_proxy$/i.test(name)),
+);
+
 function spawn(command: string[], home: string) {
   return Bun.spawn(command, {
-    env: { ...process.env, TGWS_HOME: home, NO_COLOR: "1" },
+    env: { ...ENVIRONMENT, TGWS_HOME: home, NO_COLOR: "1" },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

@@ -8,7 +8,7 @@ import { GREETING, type Step } from "./step.ts";
 const LANES = 8;
 
 /** Between two connections of a calm client, in milliseconds: time enough for a pool to refill. */
-const CALM_GAP_MS = 200;
+export const CALM_GAP_MS = 200;
 
 /** After the last of many connections: what they cost in closing still belongs to them, in milliseconds. */
 const AFTERMATH_MS = 300;
@@ -61,7 +61,7 @@ async function measureCalm(name: string, proxy: RunningProxy, rig: Rig): Promise
 }
 
 /** @returns Milliseconds from the connection attempt to the first answer through it. */
-async function setUpOnce(proxy: RunningProxy): Promise<number> {
+export async function setUpOnce(proxy: RunningProxy): Promise<number> {
   const load = new Load(proxy);
   try {
     const startedAt = performance.now();

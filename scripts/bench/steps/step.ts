@@ -1,5 +1,5 @@
 import type { Figure } from "../figures.ts";
-import type { RunningProxy } from "../proxies.ts";
+import type { RunningProxy, StartOptions } from "../proxies.ts";
 import type { Rig } from "../window.ts";
 import { HEADER_LENGTH, KIND } from "../wire.ts";
 
@@ -10,6 +10,13 @@ export interface Step {
   /** How `--pool-size` differs from the default, where it does. */
   readonly poolSize?: number;
   run(proxy: RunningProxy, rig: Rig): Promise<Figure[]>;
+}
+
+/** One thing that the bare relay has no counterpart for. Starts the proxies that it needs. */
+export interface SoloStep {
+  /** What `--only` is compared with. */
+  readonly name: string;
+  runSolo(options: StartOptions): Promise<Figure[]>;
 }
 
 /** Before the clock starts: the just-in-time compiler and the congestion windows need a moment. */
