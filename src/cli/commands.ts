@@ -17,6 +17,9 @@ const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret"];
 /** What the proxy's command line may have and is of no interest to who only looks at routes is accepted, too. */
 const ROUTE_FIELDS = SERVE_FIELDS;
 
+const DOCTOR_SWITCHES = ["--deep", "--json"] as const;
+const ROUTES_SWITCHES = ["--json"] as const;
+
 /** `tgws link`: what to give to the people who should use the proxy. */
 const link: CommandDef = {
   meta: { name: "link", description: "Print the links and the QR code again" },
@@ -49,8 +52,8 @@ const doctor: CommandDef = {
     ...describeFlags(ROUTE_FIELDS),
   },
   run: async ({ rawArgs }) => {
-    const { given, rest } = takeSwitches(rawArgs, ["--deep", "--json"]);
-    const config = readConfig(rest, ROUTE_FIELDS);
+    const { given, rest } = takeSwitches(rawArgs, DOCTOR_SWITCHES);
+    const config = readConfig(rest, ROUTE_FIELDS, DOCTOR_SWITCHES);
     const { diagnose } = await import("./diagnose.ts"); // a running proxy does without
     return diagnose(config, VERSION, { deep: given.has("--deep"), json: given.has("--json") });
   },
@@ -61,8 +64,8 @@ const routes: CommandDef = {
   meta: { name: "routes", description: "Print in which order ways are tried, and why" },
   args: { json: { type: "boolean", description: "Print JSON" }, ...describeFlags(ROUTE_FIELDS) },
   run: async ({ rawArgs }) => {
-    const { given, rest } = takeSwitches(rawArgs, ["--json"]);
-    const config = readConfig(rest, ROUTE_FIELDS);
+    const { given, rest } = takeSwitches(rawArgs, ROUTES_SWITCHES);
+    const config = readConfig(rest, ROUTE_FIELDS, ROUTES_SWITCHES);
     const { printRoutes } = await import("./diagnose.ts");
     return printRoutes(config, { json: given.has("--json") });
   },
@@ -90,11 +93,16 @@ export const MAIN_COMMAND: CommandDef = {
 /** {@link MAIN_COMMAND} for the help text: run like this, citty would take a flag's value for a command. */
 export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: Object.fromEntries(COMMANDS) };
 
-/** Takes the switches out that are a command's own and no setting. */
+/** Takes the switches out that are a command's own and no setting. @throws {ConfigError} When one has a value. */
 function takeSwitches(
   rawArgs: readonly string[],
   switches: readonly string[],
 ): { readonly given: ReadonlySet<string>; readonly rest: readonly string[] } {
+  for (const path of switches) {
+    if (rawArgs.some((word) => word.startsWith(`${path}=`))) {
+      throw new ConfigError([{ path, message: "takes no value", hint: path }]);
+    }
+  }
   return {
     given: new Set(rawArgs.filter((word) => switches.includes(word))),
     rest: rawArgs.filter((word) => !switches.includes(word)),
@@ -102,8 +110,12 @@ function takeSwitches(
 }
 
 /** @throws {ConfigError} With every problem of the flags and of their values. */
-function readConfig(rawArgs: readonly string[], names: readonly FieldName[]): Config {
-  const { raw, issues } = scanFlags(rawArgs, names);
+function readConfig(
+  rawArgs: readonly string[],
+  names: readonly FieldName[],
+  others: readonly string[] = [],
+): Config {
+  const { raw, issues } = scanFlags(rawArgs, names, others);
   return parseConfig(raw, issues);
 }
 

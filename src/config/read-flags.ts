@@ -22,8 +22,16 @@ export function readFlags(argv: readonly string[], names: readonly FieldName[]):
   return raw;
 }
 
-/** Does what {@link readFlags} does, but returns the problems, so that those of the values can join them. */
-export function scanFlags(argv: readonly string[], names: readonly FieldName[]): ScannedFlags {
+/**
+ * Does what {@link readFlags} does, but returns the problems, so that those of the values can join them.
+ *
+ * @param others Flags that the command reads by itself: they may have been meant, too.
+ */
+export function scanFlags(
+  argv: readonly string[],
+  names: readonly FieldName[],
+  others: readonly string[] = [],
+): ScannedFlags {
   const raw: Partial<Record<FieldName, string[]>> = {};
   const issues: ConfigIssue[] = [];
   let previous: Field | undefined;
@@ -37,7 +45,7 @@ export function scanFlags(argv: readonly string[], names: readonly FieldName[]):
     const [written = word, inline] = splitOnce(word, "=");
     const name = names.find((candidate) => spellings(FIELDS[candidate]).includes(written));
     if (name === undefined) {
-      issues.push({ path: quote(written), message: "unknown flag", hint: nearest(written, names) });
+      issues.push({ path: quote(written), message: "unknown flag", hint: nearest(written, names, others) });
       if (inline === undefined && argv[at + 1]?.startsWith("-") === false) at += 1; // most likely its value
       continue;
     }
@@ -100,8 +108,8 @@ function splitOnce(text: string, separator: string): [string, string?] {
 }
 
 /** The flag that was most likely meant, or where to look. */
-function nearest(written: string, names: readonly FieldName[]): string {
-  const flags = [...names.map((name) => `--${FIELDS[name].flag}`), "--help", "--version"];
+function nearest(written: string, names: readonly FieldName[], others: readonly string[]): string {
+  const flags = [...names.map((name) => `--${FIELDS[name].flag}`), ...others, "--help", "--version"];
   const flag = nearestOf(written, flags);
   return flag === undefined ? "tgws --help lists the flags" : `did you mean ${flag}?`;
 }

@@ -70,7 +70,14 @@ export type SessionEvent =
       readonly openMs: number;
     }
   /** Another way than the first to open was the first to answer, and serves the session. */
-  | { readonly type: "rerouted"; readonly session: SessionView; readonly from: string }
+  | {
+      readonly type: "rerouted";
+      readonly session: SessionView;
+      readonly from: string;
+      readonly warm: boolean;
+      /** Milliseconds. */
+      readonly openMs: number;
+    }
   | {
       readonly type: "ended";
       readonly session: SessionView;

@@ -43,9 +43,10 @@ export async function openHttpTunnel(
   }
   const status = Number(digits);
   if (status >= 200 && status < 300) return;
-  if (status === 407) {
+  // tinyproxy says 401 where it should say 407.
+  if (status === 407 || status === 401) {
     const why = username === undefined ? "wants a user and a password" : "refused the user and the password";
-    throw new RouteError("PROXY", `the proxy ${why} (${quotable(`407 ${reason}`)})`, { status });
+    throw new RouteError("PROXY", `the proxy ${why} (${quotable(`${status} ${reason}`)})`, { status });
   }
   throw new RouteError("PROXY", `the proxy refused: ${quotable(`${digits} ${reason}`)}`, { status });
 }

@@ -212,7 +212,9 @@ export function routeErrorOf(message: string, error: unknown): RouteError {
     if (isRouteErrorCode(bridged)) {
       return new RouteError(bridged, words.slice(words.indexOf(bridged) + bridged.length + 1), details);
     }
-    return new RouteError("PROXY", `the outbound proxy says ${words}`, details);
+    // tinyproxy says 401 where it should say 407.
+    const hint = /^40[17]\b/.test(words) ? ": it wants another user and password" : "";
+    return new RouteError("PROXY", `the outbound proxy says ${words}${hint}`, details);
   }
   const status = Number(/Expected 101 status code: (\d{3})/.exec(reason)?.[1]);
   if (status >= 300 && status < 400) {

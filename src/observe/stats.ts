@@ -78,17 +78,12 @@ export class Stats {
         failures.set(code, (failures.get(code) ?? 0) + 1);
         break;
       }
-      case "connected": {
-        const figures = this.#figures(session.route ?? "", session.dc);
-        figures.wins += 1;
-        if (event.warm) break;
-        figures.opened += 1;
-        figures.openMs += event.openMs;
-        break;
-      }
       case "rerouted":
         this.#figures(event.from, session.dc).wins -= 1;
-        this.#figures(session.route ?? "", session.dc).wins += 1;
+        this.#won(event);
+        break;
+      case "connected":
+        this.#won(event);
         break;
       case "ended":
         this.#ended(session, event.reason);
@@ -172,6 +167,14 @@ export class Stats {
         ].join(" ");
       },
     );
+  }
+
+  #won({ session, warm, openMs }: Extract<SessionEvent, { type: "connected" | "rerouted" }>): void {
+    const figures = this.#figures(session.route ?? "", session.dc);
+    figures.wins += 1;
+    if (warm) return;
+    figures.opened += 1;
+    figures.openMs += openMs;
   }
 
   #ended(session: SessionView, reason: EndReason): void {

@@ -47,6 +47,8 @@ const SLICE = 64 * 1024;
 export interface Opened {
   readonly way: Way;
   readonly upstream: Upstream;
+  /** Milliseconds from start to open. */
+  readonly openMs: number;
   /** It has answered the client. When it is neither proved nor blamed, that remains to be seen. */
   readonly proved: boolean;
   /** It has not, in good time; there was nothing better. */
@@ -203,7 +205,7 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
       upstream.channel.destroy();
       return;
     }
-    const trial = new Trial(this, way, upstream);
+    const trial = new Trial(this, way, upstream, openMs);
     this.#trials.push(trial);
     if (!this.#connected) this.#parts.listener.onConnected(way, upstream, openMs);
     this.#connected = true;
@@ -325,7 +327,8 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     for (const trial of this.#trials) if (trial !== chosen) trial.upstream.channel.destroy();
     this.#trials = [];
     this.#replay = [];
-    this.#resolve({ way: chosen.way, upstream: chosen.upstream, ...verdict });
+    const { way, upstream, openMs } = chosen;
+    this.#resolve({ way, upstream, openMs, ...verdict });
   }
 
   #abandon(): void {

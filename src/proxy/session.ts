@@ -127,8 +127,8 @@ export class Session implements SessionView, OpeningListener {
     const parts = { client: this.#channel, link, target, name, ways, standings, counts: this.counts };
     this.#opening = new Opening({ ...parts, listener: this });
     this.#opening.start(reader.rest());
-    const { way, upstream, proved, blamed } = await this.#opening.done;
-    if (way !== this.#way) this.#moveTo(way, upstream);
+    const { way, upstream, openMs, proved, blamed } = await this.#opening.done;
+    if (way !== this.#way) this.#moveTo(way, upstream, openMs);
     if (proved) this.#deps.onServed(target, ways, way);
     this.#judged = proved || blamed;
 
@@ -170,10 +170,10 @@ export class Session implements SessionView, OpeningListener {
     this.#deps.observe({ type: "connected", session: this, warm: upstream.warm, openMs });
   }
 
-  #moveTo(way: Way, upstream: Upstream): void {
+  #moveTo(way: Way, upstream: Upstream, openMs: number): void {
     const from = this.route ?? "";
     this.#use(way, upstream);
-    this.#deps.observe({ type: "rerouted", session: this, from });
+    this.#deps.observe({ type: "rerouted", session: this, from, warm: upstream.warm, openMs });
   }
 
   #use(way: Way, { channel }: Upstream): void {
@@ -188,7 +188,7 @@ export class Session implements SessionView, OpeningListener {
     const splice = this.#splice;
     if (this.#upstream === undefined) return;
     // What leaves a queue is progress, too: a slow client may take the rest long after its data centre has gone.
-    const queued = splice?.queuedBytes ?? 0;
+    const queued = splice?.closing === true ? splice.queuedBytes : 0;
     const { up, down } = this.counts;
     const quiet = up + down === this.#lastTotal && queued === this.#lastQueued;
     this.#quietMs = quiet ? this.#quietMs + elapsedMs : 0;

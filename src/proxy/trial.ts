@@ -13,14 +13,17 @@ export interface TrialListener {
 export class Trial implements ChannelSink {
   readonly way: Way;
   readonly upstream: Upstream;
+  /** Milliseconds from start to open. */
+  readonly openMs: number;
   readonly #listener: TrialListener;
   readonly #openedAt = performance.now();
   #heard: Uint8Array[] = [];
 
-  constructor(listener: TrialListener, way: Way, upstream: Upstream) {
+  constructor(listener: TrialListener, way: Way, upstream: Upstream, openMs: number) {
     this.#listener = listener;
     this.way = way;
     this.upstream = upstream;
+    this.openMs = openMs;
     upstream.channel.attach(this);
   }
 

@@ -11,7 +11,7 @@ const START_WINDOW_MS = 1_800;
 /** Who gave up an attempt before this time may blame himself as well as the way, in milliseconds. */
 const FAIR_TRIAL_MS = 2_000;
 /** Between two starts there is at least this long, in milliseconds. */
-const LEAST_GAP_MS = 40;
+const LEAST_GAP_MS = 30;
 /** A server that says "too many" is asked for how long. */
 const BUSY_STATUSES: readonly (number | undefined)[] = [429, 503];
 
@@ -43,8 +43,10 @@ export class Race {
   readonly #standings: Standings;
   readonly #listener: RaceListener;
   readonly #startedAt = performance.now();
-  /** Not started yet, the first to be started first. */
-  readonly #waiting: Way[];
+  readonly #ways: readonly Way[];
+  /** Not started yet, the first to be started first; put in order when the first one did not do. */
+  #waiting: Way[] | undefined;
+  #first: Way | undefined;
   readonly #running = new Map<Way, Attempt>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   /** Set while the owner doubts what has opened: the routes of that. */
@@ -59,7 +61,7 @@ export class Race {
     standings: Standings,
     listener: RaceListener,
   ) {
-    this.#waiting = standings.order(name, ways);
+    this.#ways = ways;
     this.#target = target;
     this.#name = name;
     this.#standings = standings;
@@ -103,7 +105,7 @@ export class Race {
         const faster = overtaken ? ", another way was faster" : "";
         this.#fail(way, new RouteError("TIMEOUT", `not open after ${(took / 1000).toFixed(1)} s${faster}`));
       }
-      this.#waiting.push(way);
+      this.#rest().push(way);
     }
     this.#running.clear();
   }
@@ -123,26 +125,40 @@ export class Race {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (this.#stopped) return;
-    const way = this.#takeNext(unlike);
+    const isFirst = this.#first === undefined;
+    const way = isFirst ? this.#takeFirst() : this.#takeNext(unlike);
     if (way === undefined) {
       if (this.#running.size === 0) this.#listener.onExhausted();
       return;
     }
-    const gap = this.#gapAfter(way);
+    const gap = isFirst ? this.#standings.headStartMs(this.#name, way) : this.#gapAfter(way);
     void this.#attempt(way, gap);
-    if (this.#waiting.length === 0 || this.#doubted !== undefined) return;
+    if (this.#doubted !== undefined || (!isFirst && this.#rest().length === 0)) return;
     this.#timer = setTimeout(() => this.#startNext(new Set([...this.#running.keys()].map(routeOf))), gap);
   }
 
+  /** The best of all has its head start undivided; those after it share what is left of the time. */
   #gapAfter(way: Way): number {
     const headStart = this.#standings.headStartMs(this.#name, way);
     const left = START_WINDOW_MS - (performance.now() - this.#startedAt);
-    return Math.max(LEAST_GAP_MS, Math.min(headStart, left / Math.max(this.#waiting.length, 1)));
+    return Math.max(LEAST_GAP_MS, Math.min(headStart, left / Math.max(this.#rest().length, 1)));
+  }
+
+  /** Most sessions get along with the one that worked last, and need not put all others in order. */
+  #takeFirst(): Way | undefined {
+    this.#first = this.#standings.best(this.#name, this.#ways) ?? this.#rest().shift();
+    return this.#first;
+  }
+
+  #rest(): Way[] {
+    this.#waiting ??= this.#standings.order(this.#name, this.#ways).filter((way) => way !== this.#first);
+    return this.#waiting;
   }
 
   #takeNext(unlike: ReadonlySet<RouteId> | undefined): Way | undefined {
-    const other = unlike === undefined ? 0 : this.#waiting.findIndex((way) => this.#promises(way, unlike));
-    return this.#waiting.splice(Math.max(other, 0), 1)[0];
+    const rest = this.#rest();
+    const other = unlike === undefined ? 0 : rest.findIndex((way) => this.#promises(way, unlike));
+    return rest.splice(Math.max(other, 0), 1)[0];
   }
 
   /** Another route is worth going before its turn unless it failed lately itself. */

@@ -45,8 +45,8 @@ export class Standings {
   /** Failures to carry, by target, route and group: they concern the ways beside the one that failed, too. */
   readonly #groups = new Map<string, Failure>();
   /**
-   * Failures of any target, by route and group, until one succeeds: what hangs on the way to one data centre most
-   * likely hangs on the way to another. Only the order of what was never tried depends on it.
+   * Failures to open of any target, by route and group, until one succeeds: what hangs on the way to one data
+   * centre most likely hangs on the way to another. Only the order of what was never tried depends on it.
    */
   readonly #hints = new Map<string, Failure>();
   readonly #now: () => number;
@@ -77,6 +77,12 @@ export class Standings {
       chosen.push(way);
     }
     return chosen;
+  }
+
+  /** The first of `ways` that carried data last time: what {@link Standings.order} puts first, but sooner known. */
+  best(target: string, ways: readonly Way[]): Way | undefined {
+    const now = this.#now();
+    return ways.find((way) => this.#rank(target, way, now).rank === RANK.good);
   }
 
   /** How long `way` should have the field to itself before the next one starts, in milliseconds. */
@@ -127,11 +133,10 @@ export class Standings {
     if (failure === undefined) return;
     standing.failure = failure;
     this.changed = true;
-    if (this.#neighbourCarries(target, standing)) return;
+    if (this.#carries(target, standing.group, standing)) return;
     const key = `${target} ${standing.group}`;
     this.#groups.set(key, failure);
     dropOldest(this.#groups, key, ({ at }) => at);
-    this.#hint(way, failure);
   }
 
   /** The server said how long it wants to be left alone. */
@@ -252,16 +257,18 @@ export class Standings {
 
   #hint(way: Way, failure: Failure): void {
     const key = groupOf(way);
+    for (const target of this.#targets.keys()) if (this.#carries(target, key, undefined)) return;
     const before = this.#hints.get(key);
     if (before !== undefined && this.#cools(before, this.#now()) && before.until > failure.until) return;
     this.#hints.set(key, failure);
     dropOldest(this.#hints, key, ({ at }) => at);
   }
 
-  #neighbourCarries(target: string, failed: Standing): boolean {
+  /** Whether another way of `group` than `failed` has carried data for `target` lately. */
+  #carries(target: string, group: string, failed: Standing | undefined): boolean {
     const now = this.#now();
     for (const standing of this.#targets.get(target)?.values() ?? []) {
-      if (standing === failed || standing.group !== failed.group || standing.failure !== undefined) continue;
+      if (standing === failed || standing.group !== group || standing.failure !== undefined) continue;
       if (standing.wonAt !== undefined && now - standing.wonAt < NEIGHBOUR_MS) return true;
     }
     return false;

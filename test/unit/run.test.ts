@@ -267,7 +267,7 @@ describe("run(), wrong use", () => {
     [["doktor", "--deep"], "tgws: doktor: unknown command\nhint: did you mean doctor?\n"],
     [["routes", "--deep"], "tgws: --deep: unknown flag\nhint: did you mean --help?\n"],
     [["doctor", "--prot", "1"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
-    [["doctor", "--json=yes"], "tgws: --json: unknown flag\nhint: tgws --help lists the flags\n"],
+    [["doctor", "--json=yes"], "tgws: --json: takes no value\nhint: --json\n"],
     [["routes", "all"], "tgws: all: unexpected word\nhint: flags start with --; see tgws --help\n"],
     [["--json"], "tgws: --json: unknown flag\nhint: tgws --help lists the flags\n"],
     [["lnik", "--help"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],

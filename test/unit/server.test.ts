@@ -100,7 +100,7 @@ describe("ProxyServer", () => {
     await eventually(() => reasons(setup.events).length === 2);
   });
 
-  test("looks at its sessions every 5 s: pings the quiet ones, and ends the idle ones", async () => {
+  test("looks at its sessions every few seconds: pings the quiet ones, and ends the idle ones", async () => {
     jest.useFakeTimers();
     const setup = start();
     const socket = await connectClient(setup);

@@ -91,6 +91,8 @@ describe("SessionLog", () => {
       type: "rerouted",
       session: session({ route: "cf-worker", endpoint: "w.example.org" }),
       from: "direct-ws",
+      warm: false,
+      openMs: 12.6,
     });
     expect(lines.all).toEqual([
       { level: "debug", message: "connected", fields: { session: 7, client: "192.0.2.1" } },

@@ -401,6 +401,25 @@ describe("Standings, groups", () => {
   });
 });
 
+describe("Standings.best()", () => {
+  test("is the good way that order puts first, and nothing where none is good", () => {
+    const { standings } = new Clocked();
+    const [untried, failed, good, better] = ["u", "f", "g", "b"].map((name) => newWay(name)) as [
+      Way,
+      Way,
+      Way,
+      Way,
+    ];
+    expect(standings.best(DC2, [untried, failed, good])).toBeUndefined();
+    for (const way of [failed, good, better]) standings.proved(DC2, way);
+    standings.failedToOpen(failed, "TIMEOUT");
+    const ways = [untried, failed, better, good];
+    expect(standings.best(DC2, ways)).toBe(better);
+    expect(standings.order(DC2, ways)[0]).toBe(better);
+    expect(standings.best(DC4, ways)).toBeUndefined();
+  });
+});
+
 describe("Standings, doubts", () => {
   const [failing, doubtful, plain] = [
     newWay("kws2", "direct-ws", "direct"),
@@ -421,7 +440,7 @@ describe("Standings, doubts", () => {
     standings.failedToCarry(DC4, failed, "DNS");
     clocked.pass(MINUTE);
     expect(doubts(clocked)).toBe(false);
-    standings.failedToCarry(DC2, failing, "SILENT");
+    standings.failedToOpen(failing, "TIMEOUT");
     expect(doubts(clocked)).toBe(true);
     expect(namesOf(standings.order(DC4, [failed, doubtful, plain, good]))).toEqual([
       "good",
@@ -435,7 +454,7 @@ describe("Standings, doubts", () => {
     const clocked = new Clocked();
     const { standings } = clocked;
     standings.proved(DC5, doubtful);
-    standings.failedToCarry(DC2, failing, "SILENT");
+    standings.failedToOpen(failing, "TIMEOUT");
     expect(standings.failureOf(DC4, doubtful)).toBeUndefined();
     expect(standings.report(DC4, [doubtful])[0]).toMatchObject({ state: "untried", again: undefined });
     expect(standings.good(DC5, doubtful)).toBe(true);
@@ -459,20 +478,20 @@ describe("Standings, doubts", () => {
   test("are not raised by what the caller gave up", () => {
     const clocked = new Clocked();
     clocked.standings.failedToOpen(failing, "ABORTED");
-    clocked.standings.failedToCarry(DC2, failing, "ABORTED");
+    clocked.standings.failedToOpen(failing, "ABORTED");
     expect(doubts(clocked)).toBe(false);
   });
 
   test("are not raised beside a way that carries", () => {
     const clocked = new Clocked();
     clocked.standings.proved(DC2, newWay("kws2-1", "direct-ws", "direct"));
-    clocked.standings.failedToCarry(DC2, failing, "SILENT");
+    clocked.standings.failedToOpen(failing, "TIMEOUT");
     expect(doubts(clocked)).toBe(false);
   });
 
   test("are over when one of them carries, for whatever target, but not when it only opens", () => {
     const clocked = new Clocked();
-    clocked.standings.failedToCarry(DC2, failing, "SILENT");
+    clocked.standings.failedToOpen(failing, "TIMEOUT");
     clocked.standings.opened(DC5, doubtful, 100);
     expect(doubts(clocked)).toBe(true);
     clocked.standings.proved(DC5, plain); // another route
@@ -489,6 +508,13 @@ describe("Standings, doubts", () => {
     expect(doubts(clocked)).toBe(false);
   });
 
+  test("are not raised by what opened and did not carry: media may starve alone", () => {
+    const clocked = new Clocked();
+    clocked.standings.failedToCarry(DC2, failing, "SILENT");
+    clocked.standings.failedToCarry(DC2, failing, "STALLED");
+    expect(doubts(clocked)).toBe(false);
+  });
+
   test("are not kept", () => {
     const before = new Clocked();
     before.standings.failedToCarry(DC2, failing, "STALLED");
@@ -501,7 +527,7 @@ describe("Standings, doubts", () => {
   // The later failure takes the place of the earlier one, however short it is.
   test("last as long as the longest failure that raised them", () => {
     const clocked = new Clocked();
-    clocked.standings.failedToCarry(DC2, failing, "STALLED");
+    clocked.standings.failedToOpen(failing, "STALLED");
     clocked.standings.failedToOpen(newWay("kws5", "direct-ws", "direct"), "DNS");
     clocked.pass(10 * SECOND);
     expect(doubts(clocked)).toBe(true);

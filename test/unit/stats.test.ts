@@ -55,10 +55,10 @@ function connect(
   stats.observe({ type: "connected", session, warm, openMs });
 }
 
-function reroute(stats: Stats, session: GrowingSession, route: string): void {
+function reroute(stats: Stats, session: GrowingSession, route: string, openMs = 0): void {
   const from = session.route ?? "";
   session.route = route;
-  stats.observe({ type: "rerouted", session, from });
+  stats.observe({ type: "rerouted", session, from, warm: openMs === 0, openMs });
 }
 
 function figuresOf(stats: Stats, route: string, dc: number): RouteFigures {
@@ -325,5 +325,14 @@ describe("Stats.routeLines()", () => {
       "route=direct-ws dc=203 attempts=1 wins=0 failed=TIMEOUT:2,SILENT:1 open=n/a up=0 B down=0 B",
       "route=cf-worker dc=203 attempts=1 wins=2 failed=none open=126ms up=2.0 KB down=1 B",
     ]);
+  });
+
+  test("counts the opening of the way that took over, too", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    session.dc = 2;
+    connect(stats, session, "direct-ws");
+    reroute(stats, session, "cf-domain", 40);
+    expect(figuresOf(stats, "cf-domain", 2)).toMatchObject({ wins: 1, opened: 1, openMs: 40 });
   });
 });

@@ -533,7 +533,7 @@ describe("routeErrorOf()", () => {
     [
       "authentication required: 407 Proxy Authentication Required",
       "PROXY",
-      "the outbound proxy says 407 Proxy Authentication Required",
+      "the outbound proxy says 407 Proxy Authentication Required: it wants another user and password",
     ],
     ["connection failed: 502 Bad Gateway", "PROXY", "the outbound proxy says 502 Bad Gateway"],
     ["connection failed: 502", "PROXY", "the outbound proxy says 502"],
