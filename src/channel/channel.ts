@@ -41,6 +41,8 @@ export interface Channel {
   destroy(): void;
   /** Makes sure that a silent peer is still there, where the protocol has a way; otherwise does nothing. */
   ping(): void;
+  /** Whether {@link Channel.ping} asks anything. */
+  readonly answersPings: boolean;
   /** Nothing shows that the peer is still there: the last ping has no answer, or there is no way to ask. */
   readonly unanswered: boolean;
 }

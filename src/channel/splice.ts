@@ -26,10 +26,6 @@ export interface SpliceParts {
   readonly upstream: Channel;
   readonly link: Link;
   readonly counts: ByteCounts;
-  /** Bytes that were read from the client before; they go first, and belong to the splice. */
-  readonly early?: Uint8Array;
-  /** What the upstream has said before; it goes first, and belongs to the splice. */
-  readonly answer?: readonly Uint8Array[];
 }
 
 /**
@@ -54,7 +50,7 @@ export class Splice {
   /** Channels that are not closed yet. */
   #open = 2;
 
-  constructor({ client, upstream, link, counts, early, answer = [] }: SpliceParts) {
+  constructor({ client, upstream, link, counts }: SpliceParts) {
     const { promise, resolve, reject } = Promise.withResolvers<SpliceEnd>();
     this.ended = promise;
     this.#resolve = resolve;
@@ -63,8 +59,6 @@ export class Splice {
     this.#upstream = upstream;
     this.#up = new Pump(this, "up", client, upstream, link.up, counts);
     this.#down = new Pump(this, "down", upstream, client, link.down, counts);
-    if (early !== undefined && early.length > 0) this.#up.onChunk(early);
-    for (const chunk of answer) this.#down.onChunk(chunk);
     client.attach(this.#up);
     upstream.attach(this.#down);
     // Whoever read from the client before may have paused it when it had enough.

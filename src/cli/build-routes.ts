@@ -67,8 +67,11 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
   const proxy = readProxy(config);
   const tcp = new TcpDialer({ highWater: config.queueBytes, timeoutMs: DIAL_TIMEOUT_MS, proxy });
   const bridge = proxy?.kind === "socks5" ? await openBridge(tcp, config.queueBytes) : undefined;
-  const proxyFor = (host: string, port: number): string | undefined =>
-    proxy === undefined || bypasses(proxy, host, port) ? undefined : (bridge?.url ?? proxyUrl(proxy));
+  /** NO_PROXY may name a host by its name or by the address that is connected to. */
+  const proxyFor = (names: readonly string[], port: number): string | undefined =>
+    proxy === undefined || names.some((name) => bypasses(proxy, name, port))
+      ? undefined
+      : (bridge?.url ?? proxyUrl(proxy));
   const closing = new AbortController();
 
   const fronted = config.routes.includes("fronted-ws");
@@ -82,11 +85,11 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
       proxyFor,
     }),
     scratch: new Scratch(),
-    readRetryAfter: async ({ serverName, host = serverName, address, port, path }) => {
+    readRetryAfter: async ({ serverName, host = serverName, address, port, path, token }) => {
       const { readRetryAfter } = await import("../net/fetch-text.ts");
       return readRetryAfter(
-        { serverName, host, address, port, path },
-        { proxy: proxyFor(address ?? serverName, port), ca, verify, signal: closing.signal },
+        { serverName, host, address, port, path, token },
+        { proxy: proxyFor([address ?? serverName, host], port), ca, verify, signal: closing.signal },
       );
     },
   };
@@ -99,7 +102,7 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
     const target = Number(port || (protocol === "http:" ? 80 : 443));
     return fetchText(config.cfListUrl, {
       addresses: pinned === undefined ? [undefined, ...spare] : [pinned],
-      proxy: proxyFor(hostname, target),
+      proxy: proxyFor([hostname], target),
       ca,
       verify,
       limitBytes: LIST_LIMIT_BYTES,
@@ -151,6 +154,7 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
     domainList,
     proxy,
     drop: () => {
+      tcp.forgive();
       for (const pool of pools) pool.drop();
     },
     close: () => {

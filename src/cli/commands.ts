@@ -1,9 +1,8 @@
 import { isatty } from "node:tty";
-import type { ArgDef, CommandDef } from "citty";
 import packageJson from "../../package.json" with { type: "json" };
 import { type Config, parseConfig } from "../config/config.ts";
-import { FIELDS, type Field, type FieldName } from "../config/fields.ts";
-import { readFlags, scanFlags } from "../config/read-flags.ts";
+import { FIELDS, type FieldName } from "../config/fields.ts";
+import { type OtherFlags, readFlags, scanFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { ConfigError } from "../core/errors.ts";
 import { formatLinks } from "./banner.ts";
@@ -12,46 +11,73 @@ import { resolveSecrets, serve } from "./serve.ts";
 /** The program's version, from package.json. */
 export const VERSION: string = packageJson.version;
 
+/** A command, and what its help says. */
+export interface Command {
+  /** What stands before its flags. */
+  readonly usage: string;
+  readonly description: string;
+  /** Flags that are its own and no setting. */
+  readonly switches: ReadonlyMap<string, string>;
+  /** The settings that its help lists. */
+  readonly fields: readonly FieldName[];
+  /** It takes every flag of the proxy besides. */
+  readonly takesAll: boolean;
+  /** @returns The exit code; without one it is 0. @throws {ConfigError} */
+  run(rawArgs: readonly string[]): Promise<number | undefined> | number | undefined;
+}
+
 const SERVE_FIELDS = Object.keys(FIELDS) as FieldName[];
 const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret"];
 /** What the proxy's command line may have and is of no interest to who only looks at routes is accepted, too. */
 const ROUTE_FIELDS = SERVE_FIELDS;
 
-const DOCTOR_SWITCHES = ["--deep", "--json"] as const;
-const ROUTES_SWITCHES = ["--json"] as const;
+const NO_SWITCHES: ReadonlyMap<string, string> = new Map();
+const DOCTOR_SWITCHES: ReadonlyMap<string, string> = new Map([
+  ["--deep", "Move more than 64 KB over each way, to find flows that freeze"],
+  ["--json", "Print JSON"],
+]);
+const ROUTES_SWITCHES: ReadonlyMap<string, string> = new Map([["--json", "Print JSON"]]);
 
 /** `tgws link`: what to give to the people who should use the proxy. */
-const link: CommandDef = {
-  meta: { name: "link", description: "Print the links and the QR code again" },
-  args: describeFlags(LINK_FIELDS),
-  run: ({ rawArgs }) => {
+const link: Command = {
+  usage: "tgws link",
+  description: "Print the links and the QR code again",
+  switches: NO_SWITCHES,
+  fields: LINK_FIELDS,
+  takesAll: false,
+  run: (rawArgs) => {
     const config = readConfig(rawArgs, LINK_FIELDS);
     if (config.port === 0)
       throw new ConfigError([{ path: "--port", message: "0: a link needs the real port" }]);
     const secrets = resolveSecrets(config);
     const qr = isatty(1);
     console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
+    return undefined;
   },
 };
 
 /** `tgws secret`: one line that `--secret` takes. */
-const secret: CommandDef = {
-  meta: { name: "secret", description: "Print a new random secret, for --secret" },
-  run: ({ rawArgs }) => {
+const secret: Command = {
+  usage: "tgws secret",
+  description: "Print a new random secret, for --secret",
+  switches: NO_SWITCHES,
+  fields: [],
+  takesAll: false,
+  run: (rawArgs) => {
     readFlags(rawArgs, []);
     console.log(generateSecret().toHex());
+    return undefined;
   },
 };
 
 /** `tgws doctor`: what works from here, what does not, and what to do about it. */
-const doctor: CommandDef = {
-  meta: { name: "doctor", description: "Try every way to every data centre, and say what to do" },
-  args: {
-    deep: { type: "boolean", description: "Move more than 64 KB over each, to find flows that freeze" },
-    json: { type: "boolean", description: "Print JSON" },
-    ...describeFlags(ROUTE_FIELDS),
-  },
-  run: async ({ rawArgs }) => {
+const doctor: Command = {
+  usage: "tgws doctor",
+  description: "Try every way to every data centre, and say what to do",
+  switches: DOCTOR_SWITCHES,
+  fields: [],
+  takesAll: true,
+  run: async (rawArgs) => {
     const { given, rest } = takeSwitches(rawArgs, DOCTOR_SWITCHES);
     const config = readConfig(rest, ROUTE_FIELDS, DOCTOR_SWITCHES);
     const { diagnose } = await import("./diagnose.ts"); // a running proxy does without
@@ -60,19 +86,23 @@ const doctor: CommandDef = {
 };
 
 /** `tgws routes`: the order that serving clients has taught. */
-const routes: CommandDef = {
-  meta: { name: "routes", description: "Print in which order ways are tried, and why" },
-  args: { json: { type: "boolean", description: "Print JSON" }, ...describeFlags(ROUTE_FIELDS) },
-  run: async ({ rawArgs }) => {
+const routes: Command = {
+  usage: "tgws routes",
+  description: "Print in which order ways are tried, and why",
+  switches: ROUTES_SWITCHES,
+  fields: [],
+  takesAll: true,
+  run: async (rawArgs) => {
     const { given, rest } = takeSwitches(rawArgs, ROUTES_SWITCHES);
     const config = readConfig(rest, ROUTE_FIELDS, ROUTES_SWITCHES);
     const { printRoutes } = await import("./diagnose.ts");
-    return printRoutes(config, { json: given.has("--json") });
+    await printRoutes(config, { json: given.has("--json") });
+    return undefined;
   },
 };
 
-/** The commands besides the main one, by name. A number that one returns is its exit code. */
-export const COMMANDS: ReadonlyMap<string, CommandDef> = new Map<string, CommandDef>([
+/** The commands besides the main one, by name. */
+export const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ["link", link],
   ["secret", secret],
   ["doctor", doctor],
@@ -80,32 +110,31 @@ export const COMMANDS: ReadonlyMap<string, CommandDef> = new Map<string, Command
 ]);
 
 /** `tgws` without a command: run the proxy. */
-export const MAIN_COMMAND: CommandDef = {
-  meta: {
-    name: "tgws",
-    version: VERSION,
-    description: "Reach Telegram over WebSocket, from any Telegram app",
+export const MAIN_COMMAND: Command = {
+  usage: "tgws",
+  description: `Reach Telegram over WebSocket, from any Telegram app (tgws ${VERSION})`,
+  switches: NO_SWITCHES,
+  fields: SERVE_FIELDS,
+  takesAll: false,
+  run: async (rawArgs) => {
+    await serve(readConfig(rawArgs, SERVE_FIELDS), VERSION);
+    return undefined;
   },
-  args: describeFlags(SERVE_FIELDS),
-  run: ({ rawArgs }) => serve(readConfig(rawArgs, SERVE_FIELDS), VERSION),
 };
-
-/** {@link MAIN_COMMAND} for the help text: run like this, citty would take a flag's value for a command. */
-export const MAIN_HELP: CommandDef = { ...MAIN_COMMAND, subCommands: Object.fromEntries(COMMANDS) };
 
 /** Takes the switches out that are a command's own and no setting. @throws {ConfigError} When one has a value. */
 function takeSwitches(
   rawArgs: readonly string[],
-  switches: readonly string[],
+  switches: ReadonlyMap<string, string>,
 ): { readonly given: ReadonlySet<string>; readonly rest: readonly string[] } {
-  for (const path of switches) {
+  for (const path of switches.keys()) {
     if (rawArgs.some((word) => word.startsWith(`${path}=`))) {
       throw new ConfigError([{ path, message: "takes no value", hint: path }]);
     }
   }
   return {
-    given: new Set(rawArgs.filter((word) => switches.includes(word))),
-    rest: rawArgs.filter((word) => !switches.includes(word)),
+    given: new Set(rawArgs.filter((word) => switches.has(word))),
+    rest: rawArgs.filter((word) => !switches.has(word)),
   };
 }
 
@@ -113,27 +142,20 @@ function takeSwitches(
 function readConfig(
   rawArgs: readonly string[],
   names: readonly FieldName[],
-  others: readonly string[] = [],
+  switches: ReadonlyMap<string, string> = NO_SWITCHES,
 ): Config {
-  const { raw, issues } = scanFlags(rawArgs, names, others);
+  const { raw, issues } = scanFlags(rawArgs, names, otherFlags(switches));
   return parseConfig(raw, issues);
 }
 
-/** Fields as citty wants them, which makes the help text of them. It parses loosely; `readFlags` does not. */
-function describeFlags(names: readonly FieldName[]): Record<string, ArgDef> {
-  return Object.fromEntries(
-    names.map((name) => {
-      const field: Field = FIELDS[name];
-      return [
-        field.flag,
-        {
-          type: field.kind === "switch" ? "boolean" : "string",
-          description: field.help,
-          ...(field.value === undefined ? {} : { valueHint: field.value }),
-          ...(field.short === undefined ? {} : { alias: field.short }),
-          ...(field.default === undefined ? {} : { default: field.default }),
-        } as ArgDef,
-      ];
-    }),
-  );
+/** Switches of this command, and of the others: `--json` belongs to `tgws doctor` and `tgws routes`. */
+function otherFlags(switches: ReadonlyMap<string, string>): OtherFlags {
+  const elsewhere = new Map<string, string>();
+  for (const { usage, switches: known } of COMMANDS.values()) {
+    for (const path of known.keys()) {
+      const before = elsewhere.get(path);
+      elsewhere.set(path, before === undefined ? usage : `${before} and ${usage}`);
+    }
+  }
+  return { own: [...switches.keys()], elsewhere };
 }

@@ -1,7 +1,9 @@
+import { networkInterfaces } from "node:os";
 import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
+import { bypasses, type OutboundProxy } from "../net/outbound-proxy.ts";
 import { describeTarget } from "../protocol/mtproto/dc.ts";
-import type { Route } from "../upstream/route.ts";
+import type { Route, WayAddress } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { buildRoutes, type RouteSet } from "./build-routes.ts";
 import { doctorTargets, runDoctor } from "./doctor.ts";
@@ -24,6 +26,7 @@ export async function diagnose(
   version: string,
   { deep, json }: { readonly deep: boolean; readonly json: boolean },
 ): Promise<number> {
+  printWarnings(config);
   const trust = await readTrust(config);
   const state = openState((error) => console.error(`tgws: ${error.message}`));
   const set = await routesOf(config, state);
@@ -41,10 +44,12 @@ export async function diagnose(
       targets: doctorTargets({ test: config.forceTestDc }),
       deep,
       json,
-      inspect:
-        proxy === undefined
-          ? (address, options) => inspectEndpoint(address, { ...options, ...trust })
+      inspect: (address, options) =>
+        proxy === undefined || goesPast(proxy, address)
+          ? inspectEndpoint(address, { ...options, ...trust })
           : undefined,
+      proxy,
+      interfaces: networkInterfaces,
       learned: () => {
         const order = learnedOrder(set.routes, state.standings, config);
         return json ? order : order.filter(isLearned);
@@ -63,12 +68,23 @@ export async function diagnose(
 
 /** `tgws routes`: the learned order, from the file that a running proxy keeps. */
 export async function printRoutes(config: Config, { json }: { readonly json: boolean }): Promise<void> {
+  printWarnings(config);
   const state = openState((error) => console.error(`tgws: ${error.message}`));
   const set = await routesOf(config, state);
   const learned = learnedOrder(set.routes, state.standings, config);
   set.close();
   if (json) console.log(JSON.stringify(routesToJson(learned), null, 2));
   else console.log(describeOrder(config, learned).join("\n"));
+}
+
+/** As the dialers see it: by its address, or by the name that it is asked for. */
+function goesPast(proxy: OutboundProxy, { host, port, webSocket }: WayAddress): boolean {
+  const names = webSocket === undefined ? [host] : [host, webSocket.hostHeader.replace(/:\d+$/, "")];
+  return names.some((name) => bypasses(proxy, name, port));
+}
+
+function printWarnings({ warnings }: Config): void {
+  for (const warning of warnings) console.error(`tgws: ${warning}`);
 }
 
 /** What was learned, and in a word what goes for the rest. */

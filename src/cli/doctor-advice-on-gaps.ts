@@ -1,12 +1,13 @@
 import { TransportError } from "../protocol/mtproto/req-pq.ts";
-import type { RouteId } from "../upstream/route.ts";
-import { failedStage, failedStatus } from "./doctor-diagnosis.ts";
+import { failedStatus } from "./doctor-diagnosis.ts";
 import {
   directIsBlocked,
   type Failure,
+  gotAnswer,
   having,
   isAddress,
   isDirect,
+  isNameless,
   listRoutes,
   type Rule,
   type Situation,
@@ -33,13 +34,14 @@ const onRoutes: Rule = ({ dead }) => {
 };
 
 const onNames: Rule = ({ all, failures }) => {
-  const unresolved = failures.filter(
-    ({ way, codes }) => codes.includes("DNS") || failedStage(way)?.name === "dns",
-  );
+  const unresolved = failures.filter(isNameless);
   if (unresolved.length === 0) return [];
-  const resolvable = all.filter(({ address }) => !isAddress(address.host));
+  const [literal, resolvable] = [all.filter(isLiteral), all.filter((way) => !isLiteral(way))];
   const telegram = unresolved.some(({ way }) => isDirect(way));
   if (telegram && unresolved.length === resolvable.length) {
+    if (literal.length > 0 && !literal.some(gotAnswer)) {
+      return ["This network resolves no names, and what has an address does not answer, either."];
+    }
     return [
       "This network does not resolve Telegram's names: use --dc-ip or --resolve to give their " +
         "addresses, or another DNS server.",
@@ -49,16 +51,35 @@ const onNames: Rule = ({ all, failures }) => {
   return [`No address is found for ${names}: check the name, or give its address with --resolve.`];
 };
 
+function isLiteral({ address }: Failure["way"]): boolean {
+  return isAddress(address.host);
+}
+
 const onBlocks: Rule = (situation) => {
   if (!directIsBlocked(situation)) return [];
-  const tried = (route: RouteId): boolean => situation.all.some((way) => way.route === route);
-  const ways = [
-    tried("cf-domain") ? undefined : "allow the route cf-domain (--route, and no --no-cfproxy)",
-    tried("cf-worker") ? undefined : "use a Worker of your own with --cfproxy-worker-domain",
-    "go through a proxy with --upstream-proxy",
-  ].filter((way) => way !== undefined);
-  return [`This network blocks Telegram's own addresses: ${joinWith(ways, "or")}.`];
+  const { routes, all } = situation;
+  const cfDomain = routes.includes("cf-domain") || all.some(({ route }) => route === "cf-domain");
+  const allow = cfDomain ? [] : ["allow the route cf-domain (--route, and no --no-cfproxy)"];
+  const ways = joinWith([...allow, ...waysOut(situation)], "or");
+  return [`This network blocks Telegram's own addresses: ${ways}.`];
 };
+
+/** Returns what may help when nothing works at all, whatever the reasons are. */
+export const adviseOnWayOut: Rule = (situation) => {
+  const { targets, dead, failures } = situation;
+  if (dead.length < targets.length || directIsBlocked(situation)) return [];
+  // What an outbound proxy keeps back needs that proxy first.
+  if (having(failures, "PROXY").length > 0) return [];
+  return [`A way out may be to ${joinWith(waysOut(situation), "or")}.`];
+};
+
+function waysOut({ all, proxy }: Situation): string[] {
+  const worker = all.some(({ route }) => route === "cf-worker");
+  return [
+    ...(worker ? [] : ["use a Worker of your own with --cfproxy-worker-domain"]),
+    `go through ${proxy === undefined ? "a" : "another"} proxy with --upstream-proxy`,
+  ];
+}
 
 const onStrangers: Rule = ({ failures }) => {
   const found = having(failures, "PROTOCOL");
@@ -90,7 +111,12 @@ const onStatuses: Rule = ({ failures }) => {
     const said = `HTTP ${listSome(statuses.map(String))} from ${route}`;
     const refused = statuses.some((status) => status === 401 || status === 403);
     const origin = statuses.some((status) => status >= ORIGIN_STATUS.from && status <= ORIGIN_STATUS.to);
-    if (route === "cf-worker" && refused) return `${said}: check --cfproxy-worker-token.`;
+    if (route === "cf-worker" && refused) {
+      const given = group.some(({ way }) => way.address.webSocket?.token !== undefined);
+      return given
+        ? `${said}: it refuses the token, check --cfproxy-worker-token.`
+        : `${said}: it asks for a token: give it with --cfproxy-worker-token.`;
+    }
     if (route === "cf-worker") return `${said}: check that the Worker is deployed there, and its log.`;
     if (route === "cf-domain" && origin) {
       return `${said}: the domain's records or its SSL mode, which must be Flexible, are wrong.`;

@@ -1,8 +1,8 @@
 import { adviseOnFaults } from "./doctor-advice-on-faults.ts";
-import { adviseOnGaps } from "./doctor-advice-on-gaps.ts";
+import { adviseOnGaps, adviseOnWayOut } from "./doctor-advice-on-gaps.ts";
 import { type TargetDiagnosis, works } from "./doctor-diagnosis.ts";
-import { isDirect, listRoutes, type Situation, situationOf } from "./doctor-situation.ts";
-import { listTargets } from "./doctor-text.ts";
+import { type Circumstances, isDirect, listRoutes, type Situation, situationOf } from "./doctor-situation.ts";
+import { listSome, listTargets } from "./doctor-text.ts";
 
 /**
  * Says what to do, one sentence or two a line, in the order of what helps most.
@@ -10,11 +10,14 @@ import { listTargets } from "./doctor-text.ts";
  * When everything works, it is one line. When every data centre has a route, only what will hurt users all
  * the same is mentioned: a route that is blocked costs nothing when another one serves.
  */
-export function adviseOn(targets: readonly TargetDiagnosis[]): string[] {
+export function adviseOn(targets: readonly TargetDiagnosis[], circumstances?: Circumstances): string[] {
+  const situation = situationOf(targets, circumstances);
   if (targets.some(({ missing }) => missing > 0)) {
-    return ["It was stopped before everything was tried: run it again for advice."];
+    return ["It was stopped before everything was tried: run it again for advice.", ...listFound(situation)];
   }
-  const situation = situationOf(targets);
+  if (situation.offline) {
+    return [describeState(situation), "This computer has no network: connect it, then run it again."];
+  }
   const faults = adviseOnFaults(situation);
   if (situation.dead.length === 0) {
     const state = "Every data centre has a working route.";
@@ -22,12 +25,19 @@ export function adviseOn(targets: readonly TargetDiagnosis[]): string[] {
   }
   const advice = [...faults, ...adviseOnGaps(situation)];
   if (advice.length === 0) advice.push("The reasons above match nothing that is known: please report them.");
-  return [describeState(situation), ...advice];
+  return [describeState(situation), ...advice, ...adviseOnWayOut(situation)];
 }
 
 function describeState({ targets, dead }: Situation): string {
   if (dead.length === targets.length) return "No data centre can be reached.";
   return `No working route: ${listTargets(dead.map(({ target }) => target))}. The rest works.`;
+}
+
+/** What failed before it was stopped. */
+function listFound({ failures }: Situation): string[] {
+  if (failures.length === 0) return [];
+  const found = failures.map(({ way, error }) => `${way.route} (${error.code})`);
+  return [`Failed until then: ${listSome(found)}.`];
 }
 
 /** A table full of failures looks like trouble, also when tgws goes past all of them by itself. */

@@ -39,7 +39,7 @@ export function works({ outcome }: WayDiagnosis): boolean {
 }
 
 /** The stage at which the inspection ended early, when it did. */
-export function failedStage({ inspection }: WayDiagnosis): Stage | undefined {
+export function failedStage({ inspection }: Pick<WayDiagnosis, "inspection">): Stage | undefined {
   return inspection?.stages.find(({ error }) => error !== undefined);
 }
 

@@ -1,3 +1,4 @@
+import type { Inspection } from "../net/inspect-endpoint.ts";
 import type { DcTarget } from "../protocol/mtproto/dc.ts";
 import type { Route, RouteId, Way } from "../upstream/route.ts";
 import type { TargetDiagnosis, WayDiagnosis } from "./doctor-diagnosis.ts";
@@ -18,6 +19,10 @@ export interface Job {
   readonly way: Way;
   /** With its port: what must not get too many connections at once. */
   readonly host: string;
+  /** With the name for TLS as well: what is the same server. */
+  readonly server: string;
+  /** `undefined` until its stages have been looked at, and where there are none to see. */
+  inspection: Inspection | undefined;
   /** `undefined` until it has been tried. */
   diagnosis: WayDiagnosis | undefined;
 }
@@ -33,7 +38,8 @@ export function planTarget(target: DcTarget, routes: readonly Route[]): TargetPl
     const ways = route.ways(target);
     for (const way of spread(ways).slice(0, WAYS_PER_ROUTE)) {
       const host = `${way.address.host}:${way.address.port}`;
-      jobs.push({ target, way, host, diagnosis: undefined });
+      const server = `${host} ${way.address.webSocket?.serverName ?? ""}`;
+      jobs.push({ target, way, host, server, inspection: undefined, diagnosis: undefined });
     }
     if (ways.length > WAYS_PER_ROUTE) leftOut.set(route.id, ways.length - WAYS_PER_ROUTE);
   }

@@ -1,7 +1,9 @@
+import { formatDuration } from "./routes-report.ts";
+
 /** Hears how far a diagnosis is. */
 export interface ProgressSink {
-  /** `done` of `total` ways have been looked at. */
-  advanced(done: number, total: number): void;
+  /** `done` of `total` ways have been looked at; the others take at most `mostMs`, where everything hangs. */
+  advanced(done: number, total: number, mostMs: number): void;
   /** A data centre is done: one line for a person. */
   finished(text: string, outcome: "good" | "bad"): void;
   /** Nothing more comes: whatever stands on the screen for a while goes away. */
@@ -30,7 +32,10 @@ export async function createProgress(stderr: NodeJS.WriteStream): Promise<Progre
   });
   const eraseLine = "\r\u001b[K";
   return {
-    advanced: (done, total) => void stderr.write(`${eraseLine}  ${done} of ${total} ways`),
+    advanced: (done, total, mostMs) => {
+      const left = done === total ? "" : `, at most ${formatDuration(mostMs)} more`;
+      stderr.write(`${eraseLine}  ${done} of ${total} ways${left}`);
+    },
     finished: (text, outcome) => {
       stderr.write(eraseLine);
       if (outcome === "good") consola.success(text);

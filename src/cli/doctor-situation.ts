@@ -1,4 +1,6 @@
+import type { NetworkInterfaceInfo } from "node:os";
 import { RouteError, type RouteErrorCode } from "../core/errors.ts";
+import type { OutboundProxy } from "../net/outbound-proxy.ts";
 import type { RouteId } from "../upstream/route.ts";
 import { failedStage, type TargetDiagnosis, type WayDiagnosis, works } from "./doctor-diagnosis.ts";
 import { joinWith } from "./doctor-text.ts";
@@ -11,8 +13,22 @@ export interface Failure {
   readonly codes: readonly RouteErrorCode[];
 }
 
+/** What is known besides the diagnoses. */
+export interface Circumstances {
+  /** The configured routes, in the order of trying. Without: those of the diagnoses. */
+  readonly routes?: readonly RouteId[] | undefined;
+  /** What ways go through, unless they bypass it. */
+  readonly proxy?: OutboundProxy | undefined;
+  /** Whether this computer is in any network, see {@link hasNetwork}. Without: it is. */
+  readonly online?: boolean | undefined;
+}
+
 /** What advice is drawn from. */
 export interface Situation {
+  readonly routes: readonly RouteId[];
+  readonly proxy: OutboundProxy | undefined;
+  /** This computer is in no network, and nothing that came speaks against it. */
+  readonly offline: boolean;
   readonly targets: readonly TargetDiagnosis[];
   readonly all: readonly WayDiagnosis[];
   readonly failures: readonly Failure[];
@@ -25,13 +41,42 @@ export type Rule = (situation: Situation) => string[];
 
 /** Routes to Telegram's own addresses. */
 const DIRECT: readonly RouteId[] = ["direct-ws", "fronted-ws", "direct-tcp"];
-const BLOCKED: readonly RouteErrorCode[] = ["TIMEOUT", "REFUSED", "UNREACHABLE", "CLOSED"];
+/** `ABORTED`: not tried any more, since earlier attempts at the same address still hang. */
+const BLOCKED: readonly RouteErrorCode[] = ["TIMEOUT", "REFUSED", "UNREACHABLE", "CLOSED", "ABORTED"];
+
+/** What comes where there is no network. Bun says ECONNREFUSED where it should say ENETUNREACH. */
+const OFFLINE: readonly RouteErrorCode[] = ["DNS", "REFUSED", "UNREACHABLE", "TIMEOUT", "ABORTED"];
+/** What a server sent, so that its address is not blocked. */
+const ANSWERED: readonly RouteErrorCode[] = ["REDIRECT", "STATUS", "PROTOCOL", "STALLED"];
 
 /** Puts together what advice is drawn from. */
-export function situationOf(targets: readonly TargetDiagnosis[]): Situation {
+export function situationOf(
+  targets: readonly TargetDiagnosis[],
+  { routes, proxy, online = true }: Circumstances = {},
+): Situation {
   const all = targets.flatMap(({ ways }) => ways);
-  const dead = targets.filter(({ ways }) => !ways.some(works));
-  return { targets, all, failures: all.flatMap(failureOf), dead };
+  const failures = failuresOf(all);
+  const silent = failures.every(({ codes }) => codes.every((code) => OFFLINE.includes(code)));
+  return {
+    routes: routes ?? [...new Set(all.map(({ route }) => route))],
+    proxy,
+    offline: !online && all.length > 0 && failures.length === all.length && silent,
+    targets,
+    all,
+    failures,
+    dead: targets.filter(({ ways }) => !ways.some(works)),
+  };
+}
+
+/**
+ * Whether any address leads out of this computer: loopback does not, nor do those that an interface gives
+ * itself when nobody else does.
+ *
+ * @param interfaces What `os.networkInterfaces()` returns.
+ */
+export function hasNetwork(interfaces: NodeJS.Dict<readonly NetworkInterfaceInfo[]>): boolean {
+  const addresses = Object.values(interfaces).flatMap((found) => found ?? []);
+  return addresses.some(({ internal, address }) => !internal && !/^(?:169\.254\.|fe[89ab])/i.test(address));
 }
 
 /** The failures with one of `codes`. */
@@ -44,11 +89,33 @@ export function isDirect({ route }: WayDiagnosis): boolean {
   return DIRECT.includes(route);
 }
 
-/** Whether every direct way fails as on a network that blocks Telegram's addresses. */
+/**
+ * Whether every direct way fails as on a network that blocks Telegram's addresses; one whose name has no
+ * address is neither for it nor against it.
+ */
 export function directIsBlocked({ all, failures }: Situation): boolean {
-  const direct = all.filter(isDirect);
-  const blocked = failures.filter(({ way, error }) => isDirect(way) && BLOCKED.includes(error.code));
-  return direct.length > 0 && blocked.length === direct.length;
+  const direct = all.filter((way) => isDirect(way) && !viaProxy(way));
+  const nameless = failures.filter(isNameless);
+  const blocked = failures.filter(
+    (failure) => BLOCKED.includes(failure.error.code) && !nameless.includes(failure),
+  );
+  const either = new Set([...nameless, ...blocked].map(({ way }) => way));
+  return blocked.some(({ way }) => direct.includes(way)) && direct.every((way) => either.has(way));
+}
+
+/** Whether an outbound proxy is in between, so that there are no stages to see. */
+export function viaProxy({ inspection }: WayDiagnosis): boolean {
+  return inspection === undefined;
+}
+
+/** Whether no address was found for the name. */
+export function isNameless({ way, codes }: Failure): boolean {
+  return codes.includes("DNS") || failedStage(way)?.name === "dns";
+}
+
+/** Whether a server answered in any way. */
+export function gotAnswer(way: WayDiagnosis): boolean {
+  return works(way) || failureOf(way).some(({ codes }) => codes.some((code) => ANSWERED.includes(code)));
 }
 
 /** Whether `host` is an IP address: names have no colon, and their last label is not a number. */
@@ -59,6 +126,11 @@ export function isAddress(host: string): boolean {
 /** `direct-ws and cf-domain`. */
 export function listRoutes(ways: readonly WayDiagnosis[]): string {
   return joinWith([...new Set(ways.map(({ route }) => route))], "and");
+}
+
+/** What failed of `ways`. */
+export function failuresOf(ways: readonly WayDiagnosis[]): Failure[] {
+  return ways.flatMap(failureOf);
 }
 
 function failureOf(way: WayDiagnosis): Failure[] {

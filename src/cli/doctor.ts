@@ -1,9 +1,11 @@
+import type { OutboundProxy } from "../net/outbound-proxy.ts";
 import { DC_NUMBERS, type DcTarget, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import { adviseOn } from "./doctor-advice.ts";
 import { allReachable, type TargetDiagnosis } from "./doctor-diagnosis.ts";
 import { type ExaminationOptions, examine } from "./doctor-examination.ts";
 import { findingsToJson } from "./doctor-json.ts";
 import { type Findings, formatFindings } from "./doctor-report.ts";
+import { hasNetwork } from "./doctor-situation.ts";
 import type { ReportStyle } from "./doctor-text.ts";
 import type { TargetRoutes } from "./routes-report.ts";
 
@@ -18,6 +20,10 @@ export interface DoctorOptions extends ExaminationOptions {
   readonly json: boolean;
   /** The order that serving clients has taught, or would by now; asked for at the end. Without: not shown. */
   readonly learned?: (() => readonly TargetRoutes[]) | undefined;
+  /** What ways go through, unless they bypass it. */
+  readonly proxy?: OutboundProxy | undefined;
+  /** `os.networkInterfaces`; asked at the end. Without: this computer is taken to be in a network. */
+  readonly interfaces?: (() => Parameters<typeof hasNetwork>[0]) | undefined;
   /** Standard output; called once, with lines that lack the last line break. */
   readonly out: (text: string) => void;
   readonly style: ReportStyle;
@@ -47,7 +53,11 @@ export async function runDoctor(options: DoctorOptions): Promise<number> {
     targets,
     ok: complete && allReachable(targets),
     complete,
-    advice: adviseOn(targets),
+    advice: adviseOn(targets, {
+      routes: options.routes.map(({ id }) => id),
+      proxy: options.proxy,
+      online: options.interfaces === undefined || hasNetwork(options.interfaces()),
+    }),
     learned: options.learned?.() ?? [],
   };
   options.out(

@@ -89,8 +89,12 @@ function describeState({ state, openMs, reason, again, wonAt }: WayReport, now: 
   const won = wonAt === undefined ? "" : `, carried data ${describeAge(now - wonAt)}`;
   if (state === "good") return `good${opened}${won}`;
   if (state === "untried") return `untried${opened}`;
-  const next = again === undefined || again <= 0 ? "may be tried again" : `last for ${formatDuration(again)}`;
-  return `failed: ${reason ?? "UNKNOWN"}, ${next}${won}`;
+  const next =
+    again === undefined || again <= 0
+      ? "may be tried again"
+      : `goes last for another ${formatDuration(again)}`;
+  const why = reason === "STATUS" ? "STATUS (an HTTP error)" : (reason ?? "UNKNOWN");
+  return `failed: ${why}, ${next}${won}`;
 }
 
 /** A clock that was set back makes ages negative. */

@@ -1,12 +1,8 @@
-import { isatty } from "node:tty";
-import type { CommandDef, ParsedArgs } from "citty";
 import leven from "leven";
+import { disarm, quote } from "../config/quote.ts";
 import { ConfigError, StartError, TgwsError } from "../core/errors.ts";
 import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
-import { COMMANDS, MAIN_COMMAND, MAIN_HELP, VERSION } from "./commands.ts";
-
-/** citty's own view of the flags, which no command looks at. */
-const NO_ARGS = { _: [] } as unknown as ParsedArgs;
+import { COMMANDS, MAIN_COMMAND, VERSION } from "./commands.ts";
 
 /** Wrong use of the command line. */
 const EXIT_USAGE = 2;
@@ -19,34 +15,23 @@ const EXIT_FAILURE = 1;
  * @param argv Without the program's own name.
  */
 export async function run(argv: readonly string[]): Promise<number> {
-  const [first = "", ...rest] = argv;
+  // `tgws help doctor` is `tgws doctor --help`.
+  const words = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
+  const [first = "", ...rest] = words;
   const named = first !== "" && !first.startsWith("-");
   const command = named ? COMMANDS.get(first) : MAIN_COMMAND;
-  const verbose = argv.includes("-v") || argv.includes("--verbose");
-  if (argv.includes("--version")) return say(VERSION);
+  const verbose = words.includes("-v") || words.includes("--verbose");
+  if (words.includes("--version")) return say(VERSION);
   try {
     if (command === undefined) throw unknownCommand(first);
-    if (argv.includes("--help") || argv.includes("-h")) {
-      return say(await helpText(named ? command : MAIN_HELP, named));
+    if (words.includes("--help") || words.includes("-h")) {
+      const { formatHelp } = await import("./help.ts"); // with citty: a running proxy does without
+      return say((await formatHelp(command, process.stdout.columns)).join("\n"));
     }
-    // Not by citty's runCommand: its own, looser parser would read the flags first, and cost 2 MiB.
-    const code = await command.run?.({ rawArgs: named ? rest : [...argv], args: NO_ARGS, cmd: command });
-    return typeof code === "number" ? code : 0;
+    return (await command.run(named ? rest : words)) ?? 0;
   } catch (error) {
     return complain(error, verbose);
   }
-}
-
-/** citty's help text, without colours where nobody sees them and without its padding. */
-async function helpText(command: CommandDef, isSubCommand: boolean): Promise<string> {
-  // Loaded by need, like all that a running proxy does without: citty parses nothing here.
-  const [{ renderUsage }, { stripVTControlCharacters }] = await Promise.all([
-    import("citty"),
-    import("node:util"),
-  ]);
-  const text = await renderUsage(command, isSubCommand ? MAIN_HELP : undefined);
-  const shown = isatty(1) ? text : stripVTControlCharacters(text);
-  return shown.replaceAll(/[ \t]+$/gm, "");
 }
 
 function say(text: string): number {
@@ -67,9 +52,10 @@ function complain(error: unknown, verbose: boolean): number {
   return EXIT_FAILURE;
 }
 
+/** What a user wrote is in many messages. */
 function printProblem(text: string, hint?: string): void {
-  console.error(`tgws: ${text}`);
-  if (hint !== undefined) console.error(`hint: ${hint}`);
+  console.error(`tgws: ${disarm(text)}`);
+  if (hint !== undefined) console.error(`hint: ${disarm(hint)}`);
 }
 
 function unknownCommand(name: string): ConfigError {
@@ -80,7 +66,7 @@ function unknownCommand(name: string): ConfigError {
   const near = names.find((candidate) => leven(name, candidate) <= 2);
   const hint =
     near === undefined
-      ? `the commands are ${names.join(", ")}; none runs the proxy`
+      ? `without a command tgws runs the proxy; the commands are ${names.join(", ")}`
       : `did you mean ${near}?`;
-  return new ConfigError([{ path: name, message: "unknown command", hint }]);
+  return new ConfigError([{ path: quote(name), message: "unknown command", hint }]);
 }

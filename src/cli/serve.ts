@@ -10,6 +10,7 @@ import { SessionLog } from "../observe/session-log.ts";
 import { Stats } from "../observe/stats.ts";
 import { DEFAULT_DC, type Target, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import { ReplayBudget } from "../proxy/replay.ts";
 import { ProxyServer } from "../proxy/server.ts";
 import type { PoolCounts } from "../upstream/pool.ts";
 import { probeWay } from "../upstream/probe.ts";
@@ -29,6 +30,8 @@ const QUIET_LIMITS = {
   stalledMs: 5_000,
   silentMs: 10_000,
 } as const;
+/** After so much sleep, routers on the way have forgotten a quiet TCP connection, in milliseconds. */
+const LONG_SLEEP_MS = 60_000;
 /** What was learned about routes is written down so often at most. */
 const KEEP_MS = 10_000;
 /** How long sessions may finish by themselves after a signal. */
@@ -54,6 +57,7 @@ export async function serve(config: Config, version: string): Promise<void> {
   const sessionLog = new SessionLog(log, { verbose: config.verbose });
   const state = openState((error) => log.warn(error.message));
   const { standings } = state;
+  if (state.damaged) log.warn("what was learned about routes cannot be read: it is learned anew");
   const set = await buildRoutes(config, {
     trust,
     counts,
@@ -64,7 +68,10 @@ export async function serve(config: Config, version: string): Promise<void> {
   });
   const restorer = new Restorer(standings, probeWay, ({ target, way, code }) => {
     const outcome = code === undefined ? "works again" : `still fails: ${code}`;
-    log.info(`${way.endpoint} ${outcome}`, { dc: target, route: way.route });
+    log[code === undefined ? "info" : "debug"](`${way.endpoint} ${outcome}`, {
+      dc: target,
+      route: way.route,
+    });
   });
   const server = new ProxyServer(
     { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
@@ -72,6 +79,7 @@ export async function serve(config: Config, version: string): Promise<void> {
       secrets,
       routes: set.routes,
       standings,
+      replays: new ReplayBudget(),
       onServed: (target, ways, by) => restorer.consider(target, ways, by),
       observe: (event: SessionEvent) => {
         stats.observe(event);
@@ -84,7 +92,10 @@ export async function serve(config: Config, version: string): Promise<void> {
   console.log(formatBanner({ version, config, port: server.port, secrets, qr: isatty(1) }));
   for (const warning of config.warnings) log.warn(warning);
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
-  if (set.proxy !== undefined) log.info(`everything goes through ${formatOutboundProxy(set.proxy)}`);
+  if (set.proxy !== undefined) {
+    const except = set.proxy.bypass.length > 0 ? ", but for the hosts in NO_PROXY" : "";
+    log.info(`everything goes through ${formatOutboundProxy(set.proxy)}${except}`);
+  }
   survive(log, config.verbose);
   set.domainList?.start();
   const summary = summarize(stats, log);
@@ -93,7 +104,8 @@ export async function serve(config: Config, version: string): Promise<void> {
     log.info(describeChange(change));
     set.drop();
     standings.forgive();
-    server.recover().catch((error: unknown) => log.error(describeError(error)));
+    const withoutPings = change.sleptMs >= LONG_SLEEP_MS || change.removed.length > 0;
+    server.recover({ withoutPings }).catch((error: unknown) => log.error(describeError(error)));
   });
 
   await signalled;

@@ -10,6 +10,8 @@ import { Standings } from "../upstream/standings.ts";
 export interface State {
   /** As it was kept. */
   readonly standings: Standings;
+  /** What was kept could not be read. */
+  readonly damaged: boolean;
   /** Where the standings are kept. */
   readonly routes: KeptText;
   /** Where the list of domains from `url` is kept. */
@@ -33,8 +35,8 @@ export function openState(onFailed: (error: StateFileError) => void): State {
   const routes = file("routes.json");
   const standings = new Standings();
   const text = routes.read();
-  if (text !== undefined) standings.load(text);
-  return { standings, routes, domainsOf: (url) => file(listName(url)) };
+  const damaged = text !== undefined && !standings.load(text);
+  return { standings, damaged, routes, domainsOf: (url) => file(listName(url)) };
 }
 
 /** A list from another place has a file of its own: going back to the usual one must not serve the other. */

@@ -151,9 +151,11 @@ function readRoutes(reader: FieldReader): readonly RouteName[] {
   if (!reader.given("route")) return ROUTE_NAMES;
   const routes: RouteName[] = [];
   for (const text of reader.raw.route ?? []) {
-    for (const part of text.split(",")) {
+    const parts = text.split(",").filter((part) => part.trim() !== "");
+    if (parts.length === 0) reader.refuse("route", "is empty", ROUTES_HINT);
+    for (const part of parts) {
       reader.attempt("route", part, () => {
-        const route = parseRoute(part.trim());
+        const route = parseRoute(part.trim().toLowerCase());
         if (routes.includes(route)) throw new FormatError("BAD_VALUE", "named twice", "keep one of them");
         routes.push(route);
       });
@@ -162,11 +164,13 @@ function readRoutes(reader: FieldReader): readonly RouteName[] {
   return routes;
 }
 
+const ROUTES_HINT = `the routes are ${ROUTE_NAMES.join(", ")}`;
+
 function parseRoute(text: string): RouteName {
   const route = ROUTE_NAMES.find((name) => name === text);
   if (route !== undefined) return route;
   const near = nearestOf(text, ROUTE_NAMES);
-  const hint = near === undefined ? `the routes are ${ROUTE_NAMES.join(", ")}` : `did you mean ${near}?`;
+  const hint = near === undefined ? ROUTES_HINT : `did you mean ${near}?`;
   throw new FormatError("BAD_VALUE", "no such route", hint);
 }
 

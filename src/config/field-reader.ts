@@ -42,7 +42,8 @@ export class FieldReader {
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
       const field: Field = FIELDS[name];
-      const message = field.sensitive === true ? error.message : `${quote(text)}: ${error.message}`;
+      const said = field.sensitive === true ? error.message : `${quote(text)}: ${error.message}`;
+      const message = text.trim() === "" ? "is empty" : said;
       this.refuse(name, message, error.hint ?? usage(field));
     }
   }

@@ -39,13 +39,13 @@ export const FIELDS = {
     flag: "secret",
     kind: "list",
     value: "[name:]secret",
-    help: "16 bytes, hexadecimal or base64; up to 16 times. Without: one is made and kept",
+    help: "16 bytes, hexadecimal or base64; up to 16 of them. Without: one is made and kept",
   },
   route: {
     flag: "route",
     kind: "list",
     value: "name",
-    default: "direct-ws,fronted-ws,cf-worker,cf-domain,direct-tcp",
+    default: "all",
     help: "Ways to Telegram, in the order of trying; with commas between",
   },
   dcIp: {
@@ -71,7 +71,7 @@ export const FIELDS = {
     flag: "cfproxy-worker-domain",
     kind: "list",
     value: "domain[:port]",
-    help: "Your Cloudflare Worker, for cf-worker; repeat for more",
+    help: "Your Cloudflare Worker, for cf-worker",
   },
   cfproxyWorkerToken: {
     flag: "cfproxy-worker-token",
@@ -98,7 +98,7 @@ export const FIELDS = {
     kind: "value",
     value: "url",
     sensitive: true,
-    help: "Reach everything through this proxy",
+    help: "Reach everything through this proxy, http:// or socks5://, but for what NO_PROXY names",
   },
   resolve: {
     flag: "resolve",

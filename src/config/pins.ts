@@ -25,6 +25,8 @@ const HINT = "for example example.org=192.0.2.7, *.example.org=192.0.2.7 or exam
  * @throws {FormatError} `BAD_ADDRESS`
  */
 export function parsePin(text: string): Pin {
+  if (/[,;]/.test(text))
+    throw new FormatError("BAD_ADDRESS", "not of the form NAME=IP", "repeat the flag for each");
   const equals = text.indexOf("=");
   if (equals < 0) throw new FormatError("BAD_ADDRESS", "not of the form NAME=IP", HINT);
   const pattern = text.slice(0, equals).trim();

@@ -4,6 +4,14 @@ import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts"
 import { nearestOf } from "./nearest.ts";
 import { quote } from "./quote.ts";
 
+/** Flags besides the settings. */
+export interface OtherFlags {
+  /** Those that the command reads by itself: they may have been meant, too. */
+  readonly own?: readonly string[];
+  /** Those that this command does not know, with the commands that do: `--deep` and `tgws doctor`. */
+  readonly elsewhere?: ReadonlyMap<string, string>;
+}
+
 /** What a command line says, and what is wrong with it. */
 export interface ScannedFlags {
   readonly raw: RawConfig;
@@ -24,13 +32,11 @@ export function readFlags(argv: readonly string[], names: readonly FieldName[]):
 
 /**
  * Does what {@link readFlags} does, but returns the problems, so that those of the values can join them.
- *
- * @param others Flags that the command reads by itself: they may have been meant, too.
  */
 export function scanFlags(
   argv: readonly string[],
   names: readonly FieldName[],
-  others: readonly string[] = [],
+  others: OtherFlags = {},
 ): ScannedFlags {
   const raw: Partial<Record<FieldName, string[]>> = {};
   const issues: ConfigIssue[] = [];
@@ -45,7 +51,8 @@ export function scanFlags(
     const [written = word, inline] = splitOnce(word, "=");
     const name = names.find((candidate) => spellings(FIELDS[candidate]).includes(written));
     if (name === undefined) {
-      issues.push({ path: quote(written), message: "unknown flag", hint: nearest(written, names, others) });
+      const hint = nearest(written, names, others);
+      issues.push({ path: quote(written), message: "unknown flag", hint });
       if (inline === undefined && argv[at + 1]?.startsWith("-") === false) at += 1; // most likely its value
       continue;
     }
@@ -108,8 +115,10 @@ function splitOnce(text: string, separator: string): [string, string?] {
 }
 
 /** The flag that was most likely meant, or where to look. */
-function nearest(written: string, names: readonly FieldName[], others: readonly string[]): string {
-  const flags = [...names.map((name) => `--${FIELDS[name].flag}`), ...others, "--help", "--version"];
+function nearest(written: string, names: readonly FieldName[], { own = [], elsewhere }: OtherFlags): string {
+  const owner = elsewhere?.get(written);
+  if (owner !== undefined) return `${written} belongs to ${owner}`;
+  const flags = [...names.map((name) => `--${FIELDS[name].flag}`), ...own, "--help", "--version"];
   const flag = nearestOf(written, flags);
   return flag === undefined ? "tgws --help lists the flags" : `did you mean ${flag}?`;
 }

@@ -136,7 +136,7 @@ export class ConnectBridge {
       client.write(Buffer.from("HTTP/1.1 200 Connection established\r\n\r\n"));
       const counts = { up: 0, down: 0 };
       client.unread(reader.rest()); // a hasty client's own bytes
-      const splice = new Splice({ client, upstream, link: PLAIN, counts, answer: [] });
+      const splice = new Splice({ client, upstream, link: PLAIN, counts });
       this.#watch({ splice, counts, lastSeen: "", inVain: 0 });
     } catch (error) {
       if (!(error instanceof RouteError)) throw error;

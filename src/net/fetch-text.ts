@@ -84,10 +84,12 @@ export async function readRetryAfter(
     readonly address: string | undefined;
     readonly port: number;
     readonly path: string;
+    /** Sent as `Authorization: Bearer`. */
+    readonly token?: string | undefined;
   },
   options: FetchOptions,
 ): Promise<number | undefined> {
-  const { serverName, host, address = serverName, port, path } = endpoint;
+  const { serverName, host, address = serverName, port, path, token } = endpoint;
   const stop = stopAfter(RETRY_AFTER_TIMEOUT_MS, options.signal);
   try {
     const { tls, ...rest } = requestOptions(options, serverName, stop.signal);
@@ -100,6 +102,7 @@ export async function readRetryAfter(
         Upgrade: "websocket",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": randomBytes(16).toString("base64"),
+        ...(token === undefined ? {} : { Authorization: `Bearer ${token}` }),
       },
     });
     if (response.status !== 429 && response.status !== 503) return undefined;

@@ -114,6 +114,10 @@ export class TcpChannel implements Channel {
   /** TCP keepalive does this. */
   ping(): void {}
 
+  get answersPings(): boolean {
+    return false;
+  }
+
   /** There is no way to ask. */
   get unanswered(): boolean {
     return true;

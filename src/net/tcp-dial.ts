@@ -12,8 +12,17 @@ export interface TcpEndpoint {
   readonly port: number;
 }
 
-/** Attempts at one endpoint that were given up but go on in the kernel. Each holds a file descriptor. */
+/**
+ * Attempts at one endpoint that were given up and that the kernel still makes. Each holds a file descriptor, so
+ * while so many hang, others fail at once; but for a while only, since the host may be back long before the
+ * kernel notices.
+ */
 const HANGING_LIMIT = 4;
+/** An attempt hangs when it is older than this; younger ones were just not needed any more. In milliseconds. */
+const HANGS_AFTER_MS = 2_000;
+const HANGS_UNTIL_MS = 12_000;
+/** The same over all endpoints and however old they are. */
+const GIVEN_UP_LIMIT = 64;
 
 /** Loaded by need: few have a proxy. */
 const TUNNELS = {
@@ -26,8 +35,11 @@ export class TcpDialer {
   readonly #highWater: number;
   readonly #timeoutMs: number;
   readonly #proxy: OutboundProxy | undefined;
-  /** How many attempts were given up but go on, by `host:port`. Only endpoints that have some are in it. */
-  readonly #hanging = new Map<string, number>();
+  /** When attempts began that were given up but go on, `performance.now()`, by `host:port`. */
+  readonly #hanging = new Map<string, Set<{ readonly since: number }>>();
+  #givenUp = 0;
+  /** Attempts from before this moment say nothing of the network as it is now. */
+  #forgivenAt = Number.NEGATIVE_INFINITY;
 
   constructor(options: {
     /** See {@link TcpChannel}. */
@@ -44,11 +56,11 @@ export class TcpDialer {
   /**
    * Opens a connection to `endpoint`, through the proxy unless its `bypass` excepts the host.
    *
-   * Bun cannot give an attempt up, and the kernel takes two minutes to: after 4 such attempts at an endpoint,
-   * others fail at once until one of those ends.
+   * Bun cannot give an attempt up, and the kernel takes two minutes to: while 4 such attempts at an endpoint hang,
+   * others are not made.
    *
    * @throws {RouteError} `REFUSED`, `UNREACHABLE`, `TIMEOUT`, `DNS`, `CLOSED`; `ABORTED` when `signal` aborts
-   * first; `PROXY` when the proxy cannot be reached, refuses, or is not understood.
+   * first, or it was not tried; `PROXY` when the proxy cannot be reached, refuses, or is not understood.
    */
   async dial(endpoint: TcpEndpoint, signal: Cancel): Promise<Channel> {
     if (signal.aborted) throw abortedError();
@@ -70,6 +82,11 @@ export class TcpDialer {
     }
   }
 
+  /** The network has changed: what hung in the old one may work in the new one. */
+  forgive(): void {
+    this.#forgivenAt = performance.now();
+  }
+
   async #openVia(proxy: OutboundProxy, endpoint: TcpEndpoint, stop: AbortSignal): Promise<Channel> {
     const openTunnel = await TUNNELS[proxy.kind]();
     const channel = await this.#open(proxy, stop).catch((error: unknown) => {
@@ -88,16 +105,18 @@ export class TcpDialer {
 
   /** Opens a connection without a proxy. @throws {RouteError} `TIMEOUT` when `stop` aborts first. */
   #open({ host, port }: TcpEndpoint, stop: AbortSignal): Promise<TcpChannel> {
+    if (stop.aborted) return Promise.reject(this.#timeoutError());
     const key = formatHostPort(host, port);
-    if ((this.#hanging.get(key) ?? 0) >= HANGING_LIMIT) {
-      return Promise.reject(new RouteError("TIMEOUT", "not tried: earlier attempts still hang"));
+    if (this.#isHanging(key)) {
+      return Promise.reject(new RouteError("ABORTED", "not tried: earlier attempts still hang"));
     }
     const { promise, resolve, reject } = Promise.withResolvers<TcpChannel>();
+    const attempt = { since: performance.now() };
     let givenUp = false;
     const onStop = (): void => {
       givenUp = true;
-      this.#countHanging(key, 1);
-      reject(new RouteError("TIMEOUT", `no connection within ${this.#timeoutMs / 1000} s`));
+      this.#giveUp(key, attempt);
+      reject(this.#timeoutError());
     };
     stop.addEventListener("abort", onStop, { once: true });
     const connecting = Promise.try(() =>
@@ -119,7 +138,7 @@ export class TcpDialer {
     );
     const onSettled = (): void => {
       stop.removeEventListener("abort", onStop);
-      if (givenUp) this.#countHanging(key, -1);
+      if (givenUp) this.#forget(key, attempt);
     };
     connecting.then(onSettled, (error: unknown) => {
       onSettled();
@@ -128,10 +147,32 @@ export class TcpDialer {
     return promise;
   }
 
-  #countHanging(key: string, change: 1 | -1): void {
-    const count = (this.#hanging.get(key) ?? 0) + change;
-    if (count > 0) this.#hanging.set(key, count);
-    else this.#hanging.delete(key);
+  #timeoutError(): RouteError {
+    return new RouteError("TIMEOUT", `no connection within ${this.#timeoutMs / 1000} s`);
+  }
+
+  #isHanging(key: string): boolean {
+    if (this.#givenUp >= GIVEN_UP_LIMIT) return true;
+    const now = performance.now();
+    let count = 0;
+    for (const { since } of this.#hanging.get(key) ?? []) {
+      const age = now - since;
+      if (since > this.#forgivenAt && age >= HANGS_AFTER_MS && age < HANGS_UNTIL_MS) count += 1;
+    }
+    return count >= HANGING_LIMIT;
+  }
+
+  #giveUp(key: string, attempt: { readonly since: number }): void {
+    const attempts = this.#hanging.get(key) ?? new Set();
+    attempts.add(attempt);
+    this.#hanging.set(key, attempts);
+    this.#givenUp += 1;
+  }
+
+  #forget(key: string, attempt: { readonly since: number }): void {
+    const attempts = this.#hanging.get(key);
+    if (attempts?.delete(attempt) === true) this.#givenUp -= 1;
+    if (attempts?.size === 0) this.#hanging.delete(key);
   }
 }
 

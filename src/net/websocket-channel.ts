@@ -65,6 +65,10 @@ export class WebSocketChannel implements Channel, Drainable {
     return this.#pongSeen;
   }
 
+  get answersPings(): boolean {
+    return true;
+  }
+
   get unanswered(): boolean {
     return this.#pingedAt !== undefined;
   }

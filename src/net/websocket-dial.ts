@@ -55,7 +55,7 @@ export class WebSocketDialer {
   readonly #timeoutMs: number;
   readonly #trust: Omit<TlsOptions, "serverName">;
   readonly #checkIdentity: CheckServerIdentity | undefined;
-  readonly #proxyFor: (host: string, port: number) => string | undefined;
+  readonly #proxyFor: (names: readonly string[], port: number) => string | undefined;
   readonly #tls = new Map<string, TlsOptions>();
 
   constructor(options: {
@@ -67,8 +67,8 @@ export class WebSocketDialer {
     readonly timeoutMs: number;
     /** Node's own, which is only loaded where a Host header differs from the name of the TLS handshake. */
     readonly checkIdentity?: CheckServerIdentity | undefined;
-    /** The HTTP proxy for a host, with its credentials; without: none. */
-    readonly proxyFor?: ((host: string, port: number) => string | undefined) | undefined;
+    /** The HTTP proxy for a server with these names and addresses, with its credentials; without: none. */
+    readonly proxyFor?: ((names: readonly string[], port: number) => string | undefined) | undefined;
   }) {
     this.#poller = options.poller;
     this.#highWater = options.highWater;
@@ -86,7 +86,8 @@ export class WebSocketDialer {
    */
   dial(endpoint: WebSocketEndpoint, signal: Cancel): Promise<WebSocketChannel> {
     const { promise, resolve, reject } = Promise.withResolvers<WebSocketChannel>();
-    const proxy = this.#proxyFor(endpoint.address ?? endpoint.serverName, endpoint.port);
+    const { serverName, host = serverName, address = serverName, port } = endpoint;
+    const proxy = this.#proxyFor([address, host], port);
     const socket = this.#create(endpoint, proxy);
     socket.binaryType = "nodebuffer";
 

@@ -185,6 +185,7 @@ export class Stats {
     this.#endedDown += down;
     if (session.route === undefined) return;
     const figures = this.#figures(session.route, session.dc);
+    if (reason === "no-route") figures.wins -= 1; // it opened, and did not serve
     figures.bytesUp += up;
     figures.bytesDown += down;
   }

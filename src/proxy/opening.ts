@@ -3,10 +3,12 @@ import type { Link, Output } from "../channel/transform.ts";
 import { release } from "../core/bytes.ts";
 import { NoRouteError, type RouteAttempt, RouteError } from "../core/errors.ts";
 import type { Target } from "../protocol/mtproto/dc.ts";
+import { asksForQuickAck, beginsLikePacket } from "../protocol/mtproto/first-answer.ts";
 import { PacketBoundaries } from "../protocol/mtproto/packet-boundaries.ts";
 import { Race, type RaceListener } from "../upstream/race.ts";
 import type { Upstream, Way } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
+import { Replay, type ReplayBudget } from "./replay.ts";
 import { Trial, type TrialListener } from "./trial.ts";
 
 /**
@@ -33,15 +35,18 @@ const STUCK_LOOKS = 4;
 /** Who had so many times as long as the way that answered, and at least so long, is silent. In milliseconds. */
 const FAIR_FACTOR = 2;
 const FAIR_LEAST_MS = 200;
-/** No answer for so long to a client that waits is a failure of the way, in milliseconds. */
-const SILENT_MS = 5_000;
+/**
+ * Who has not answered a question for so long is silent, in milliseconds: before Android gives up, after 5 s, so
+ * that its next connection begins with another way.
+ */
+const SILENT_MS = 4_200;
 /** A client that has left after this time has waited long enough to blame the way, in milliseconds. */
 const SILENT_FOR_ONE_WHO_LEFT_MS = 3_000;
-/** Bytes of the client that are kept so that another way can get them, too. */
-const REPLAY_LIMIT = 64 * 1024;
 /** A connection that was open for so long before it closed, unused, has not failed: it was idle. */
 const IDLE_CLOSE_MS = 5_000;
 const SLICE = 64 * 1024;
+/** What is held for a client before any way is open. One read of the operating system may go over it. */
+const HOLD_LIMIT = 64 * 1024;
 
 /** What an opening came to. */
 export interface Opened {
@@ -74,6 +79,8 @@ export interface OpeningParts {
   readonly ways: readonly Way[];
   readonly standings: Standings;
   readonly counts: { up: number; down: number };
+  /** Shared by all sessions. */
+  readonly replays: ReplayBudget;
   readonly listener: OpeningListener;
 }
 
@@ -97,11 +104,14 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
   readonly #boundaries: PacketBoundaries;
   /** Open ways without an answer, the best one first. */
   #trials: Trial[] = [];
+  /** Ways that opened beside another one and wait for doubt. */
+  #standby: Trial[] = [];
+  #doubting = false;
   /** What the client has sent so far, decrypted. */
-  #replay: Uint8Array[] = [];
-  #replayBytes = 0;
+  readonly #replay: Replay;
   /** When the client had sent a whole packet, which should be answered: `performance.now()`. */
   #askedAt: number | undefined;
+  #wantsQuickAck = false;
   #clientEnded = false;
   #doubt: ReturnType<typeof setTimeout> | undefined;
   #patienceMs: number = DOUBT_MS.least;
@@ -122,6 +132,7 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     this.#reject = reject;
     this.#parts = parts;
     this.#boundaries = new PacketBoundaries(parts.target.transport);
+    this.#replay = new Replay(parts.replays);
     this.#race = new Race(parts.ways, parts.target, parts.name, parts.standings, this);
   }
 
@@ -130,18 +141,20 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     this.#limit = setTimeout(() => this.#giveUp(), OPEN_LIMIT_MS);
     if (early.length > 0) this.onChunk(early);
     this.#parts.client.attach(this);
-    if (this.#replayBytes <= REPLAY_LIMIT) this.#parts.client.resume();
+    if (!this.#replay.overflowed) this.#parts.client.resume();
     this.#race.go();
   }
 
-  /** The bytes of the chosen way that came before the caller attached itself to it; they belong to the caller. */
+  /** What came over the chosen way before the caller attached itself to it, decrypted; it belongs to the caller. */
   takeAnswer(): readonly Uint8Array[] {
+    this.#parts.counts.down += this.#chosen?.received ?? 0;
     return this.#chosen?.takeHeard() ?? [];
   }
 
   /** Ends it, and everything that it has opened. */
   stop(): void {
     this.#race.stop(); // first, so that what is under way counts as refused, too
+    if (!this.#connected && !this.abandoned) this.#parts.standings.excuse(this.#race.excusable);
     this.#fail(new NoRouteError(this.#parts.name, this.#race.failed));
   }
 
@@ -157,10 +170,14 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
       return;
     }
     release(chunk);
-    if (this.#settled || this.#replayBytes <= REPLAY_LIMIT) return;
+    if (this.#settled) return;
     const [first] = this.#trials;
-    if (first === undefined) this.#parts.client.pause();
-    else this.#choose(first);
+    if (first === undefined) {
+      // Nobody to take it: what overflows now would be lost, so the rest waits at the client.
+      if (this.#replay.bytes.length >= HOLD_LIMIT) this.#parts.client.pause();
+    } else if (this.#replay.overflowed) {
+      this.#choose(first);
+    }
   }
 
   /** What the client's link has decrypted. */
@@ -169,8 +186,8 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
       this.#chosen.send(plain);
       return;
     }
-    this.#replay.push(new Uint8Array(plain)); // not `slice`: a Buffer's does not copy
-    this.#replayBytes += plain.length;
+    if (this.#replay.empty) this.#wantsQuickAck = asksForQuickAck(plain, this.#parts.target.transport);
+    this.#replay.add(plain);
     for (const trial of this.#trials) trial.send(plain);
     if (this.#askedAt !== undefined) return;
     this.#boundaries.advance(plain, 0);
@@ -184,7 +201,8 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     if (this.#clientEnded) return;
     this.#clientEnded = true;
     const [first] = this.#trials;
-    if (this.#replayBytes === 0) this.#abandon();
+    if (!this.#settled) this.#blameForOneWhoLeft(); // apps leave by a FIN, too
+    if (this.#replay.empty) this.#abandon();
     else if (first !== undefined) this.#choose(first);
   }
 
@@ -206,12 +224,14 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
       return;
     }
     const trial = new Trial(this, way, upstream, openMs);
-    this.#trials.push(trial);
     if (!this.#connected) this.#parts.listener.onConnected(way, upstream, openMs);
     this.#connected = true;
-    for (const piece of this.#replay) trial.send(piece);
-    if (this.#clientEnded || this.#replayBytes > REPLAY_LIMIT) this.#choose(trial);
-    else this.#watchSilence();
+    if (this.#trials.length > 0 && !this.#doubting) {
+      this.#standby.push(trial); // the client's packets are not sent twice without need
+      return;
+    }
+    this.#activate(trial);
+    if (this.#askedAt === undefined) this.#race.hold(); // nobody waits for an answer: one is enough
   }
 
   onFailed(attempt: RouteAttempt): void {
@@ -228,11 +248,26 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
 
   // The trials.
 
+  /** Lets a way have what the client has sent, and will send. */
+  #activate(trial: Trial): void {
+    this.#trials.push(trial);
+    const { bytes } = this.#replay;
+    for (let at = 0; at < bytes.length; at += SLICE) trial.send(bytes.subarray(at, at + SLICE));
+    this.#parts.client.resume();
+    if (this.#clientEnded || this.#replay.overflowed) this.#choose(trial);
+    else this.#watchSilence();
+  }
+
+  isAnswer(plain: Uint8Array): boolean | undefined {
+    return beginsLikePacket(plain, this.#parts.target.transport, { wantsQuickAck: this.#wantsQuickAck });
+  }
+
   /** Called by a trial: the first bytes have come back. */
   onAnswered(trial: Trial): void {
     if (this.#settled) return;
     this.#parts.standings.proved(this.#parts.name, trial.way);
     trial.way.served?.();
+    this.#race.won(trial.startedAt);
     const now = performance.now();
     const fair = Math.max(trial.waitedMs(this.#askedAt, now) * FAIR_FACTOR, FAIR_LEAST_MS);
     for (const other of this.#trials) {
@@ -243,7 +278,9 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
 
   /** Called by a trial: the other side has gone, or has said its last without a word. */
   onTrialEnded(trial: Trial, error: Error | undefined): void {
-    if (this.#settled || !this.#trials.includes(trial)) return;
+    if (this.#settled) return;
+    this.#standby = this.#standby.filter((other) => other !== trial);
+    if (!this.#trials.includes(trial)) return;
     if (this.#askedAt === undefined && trial.ageMs >= IDLE_CLOSE_MS) {
       this.#choose(trial); // what comes next is the end of a session, and the client will come again
       return;
@@ -255,6 +292,12 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     if (this.#trials.length > 0) return;
     clearTimeout(this.#doubt);
     this.#doubt = undefined;
+    this.#doubting = false;
+    const next = this.#standby.shift();
+    if (next !== undefined) {
+      this.#activate(next);
+      return;
+    }
     const left = OPEN_LIMIT_MS - (performance.now() - this.#startedAt);
     clearTimeout(this.#limit);
     this.#limit = setTimeout(() => this.#giveUp(), Math.max(left, SECOND_CHANCE_MS));
@@ -279,16 +322,31 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
       this.#doubt = setTimeout(() => this.#onDoubt(), UPLOAD_LOOK_MS);
       return;
     }
+    this.#doubting = true;
     clearTimeout(this.#limit);
-    this.#limit = setTimeout(() => this.#giveUpWaiting(), SILENT_MS);
-    this.#tryAnother();
+    const left = SILENT_MS - (performance.now() - (this.#askedAt ?? 0));
+    this.#limit = setTimeout(() => this.#giveUpWaiting(), Math.max(left, SECOND_CHANCE_MS));
+    // A connection that was opened ahead may have died since: the same way, afresh, is the best bet.
+    const stale = this.#trials.find(({ upstream }) => upstream.warm);
+    if (stale === undefined) this.#tryAnother();
+    else this.#tryAfresh(stale);
+  }
+
+  #tryAfresh({ way }: Trial): void {
+    way.failed?.();
+    this.#doubt = setTimeout(() => this.#tryAnother(), this.#patienceMs * DOUBT_GAP_FACTOR);
+    this.#race.retry(way);
+    this.#race.goOn(new Set());
   }
 
   /** Each gets a moment before there is one more. */
   #tryAnother(): void {
-    if (this.#trials.length + this.#race.running >= MOST_TRIALS) return;
     this.#doubt = setTimeout(() => this.#tryAnother(), this.#patienceMs * DOUBT_GAP_FACTOR);
-    this.#race.goOn(new Set(this.#trials.map(({ way }) => way.route)));
+    if (this.#trials.length >= MOST_TRIALS) return;
+    const ready = this.#standby.shift();
+    if (ready !== undefined) this.#activate(ready);
+    else if (this.#race.running < MOST_TRIALS)
+      this.#race.goOn(new Set(this.#trials.map(({ way }) => way.route)));
   }
 
   /** Nobody has opened in time. */
@@ -303,9 +361,11 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
       this.stop();
       return;
     }
+    // When all that there are say nothing, it is not them: the network is down, or the client wants no answer.
+    const compared = this.#race.running > 0 || this.#race.left > 0;
     const now = performance.now();
-    for (const trial of this.#trials) this.#blame(trial, now);
-    this.#choose(first, { proved: false, blamed: true });
+    if (compared) for (const trial of this.#trials) this.#blame(trial, now);
+    this.#choose(first, { proved: false, blamed: compared });
   }
 
   #blame(trial: Trial, now: number): void {
@@ -313,10 +373,20 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     this.#report(trial, new RouteError("SILENT", `open, but no answer for ${seconds} s`));
   }
 
-  #report({ way }: Trial, error: RouteError): void {
-    this.#parts.standings.failedToCarry(this.#parts.name, way, error.code);
+  #report({ way, upstream }: Trial, error: RouteError): void {
     way.failed?.();
-    const attempt = { route: way.route, endpoint: way.endpoint, error };
+    if (upstream.warm) {
+      // A connection that was opened ahead may have died since: that says little of the way, which is tried afresh.
+      this.#note(way, new RouteError("CLOSED", "the connection that was kept ready had died"));
+      this.#race.retry(way);
+    } else {
+      this.#parts.standings.failedToCarry(this.#parts.name, way, error.code);
+      this.#note(way, error);
+    }
+  }
+
+  #note({ route, endpoint }: Way, error: RouteError): void {
+    const attempt = { route, endpoint, error };
     this.#race.failed.push(attempt);
     this.#parts.listener.onAttemptFailed(attempt);
   }
@@ -324,9 +394,7 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
   #choose(chosen: Trial, verdict: Pick<Opened, "proved" | "blamed"> = UNJUDGED): void {
     if (!this.#settle()) return;
     this.#chosen = chosen;
-    for (const trial of this.#trials) if (trial !== chosen) trial.upstream.channel.destroy();
-    this.#trials = [];
-    this.#replay = [];
+    this.#dropAllBut(chosen);
     const { way, upstream, openMs } = chosen;
     this.#resolve({ way, upstream, openMs, ...verdict });
   }
@@ -334,23 +402,35 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
   #abandon(): void {
     if (this.#settled) return;
     this.abandoned = true;
+    this.#blameForOneWhoLeft();
+    this.stop();
+  }
+
+  #blameForOneWhoLeft(): void {
     const now = performance.now();
     for (const trial of this.#trials) {
       if (trial.waitedMs(this.#askedAt, now) >= SILENT_FOR_ONE_WHO_LEFT_MS) this.#blame(trial, now);
     }
-    this.stop();
   }
 
   #fail(error: unknown): void {
     if (!this.#settle()) return;
-    for (const trial of this.#trials) trial.upstream.channel.destroy();
-    this.#trials = [];
+    this.#dropAllBut(undefined);
     this.#reject(error);
+  }
+
+  #dropAllBut(chosen: Trial | undefined): void {
+    for (const trial of [...this.#trials, ...this.#standby]) {
+      if (trial !== chosen) trial.upstream.channel.destroy();
+    }
+    this.#trials = [];
+    this.#standby = [];
   }
 
   #settle(): boolean {
     if (this.#settled) return false;
     this.#settled = true;
+    this.#replay.clear();
     clearTimeout(this.#doubt);
     clearTimeout(this.#limit);
     this.#race.stop();

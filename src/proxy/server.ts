@@ -49,15 +49,16 @@ export class ProxyServer {
    * The network has changed, or the machine has slept: drops sessions whose data centre does not answer any more,
    * so that their clients come again at once, and sees to it that there is somebody to come to.
    *
+   * @param withoutPings Also quiet ones over TCP, which cannot be asked: the old network is gone for sure.
    * @throws {StartError} When the listener was gone and cannot be opened again.
    */
-  async recover(): Promise<void> {
+  async recover({ withoutPings }: { readonly withoutPings: boolean }): Promise<void> {
     if (this.#stopped) return;
     const asked = [...this.#sessions];
     for (const session of asked) session.ask();
     clearTimeout(this.#judgement);
     this.#judgement = setTimeout(() => {
-      for (const session of asked) session.dropIfDead();
+      for (const session of asked) session.dropIfDead({ withoutPings });
     }, SIGN_OF_LIFE_MS);
     const listener = this.#listener;
     if ((await listener.alive()) || this.#stopped || listener !== this.#listener) return;

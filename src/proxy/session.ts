@@ -12,6 +12,7 @@ import type { Standings } from "../upstream/standings.ts";
 import { type Handshake, readClientHandshake } from "./handshake.ts";
 import { Opening, type OpeningListener } from "./opening.ts";
 import { PacketWatch } from "./packet-watch.ts";
+import type { ReplayBudget } from "./replay.ts";
 
 /** What every session of a server shares. */
 export interface SessionDeps {
@@ -19,6 +20,7 @@ export interface SessionDeps {
   /** Ordered: the best first. */
   readonly routes: readonly Route[];
   readonly standings: Standings;
+  readonly replays: ReplayBudget;
   /** Hears which way served a target: it may not be the best that there could be. */
   readonly onServed: (target: Target, ways: readonly Way[], by: Way) => void;
   readonly observe: Observer;
@@ -42,6 +44,9 @@ export interface QuietLimits {
   readonly silentMs: number;
 }
 
+/** A client that left after so much silence has left because of it, in milliseconds. */
+const PATIENCE_MS = 2_500;
+
 /** One client connection, from accept until both of its sides are closed. */
 export class Session implements SessionView, OpeningListener {
   readonly id: number;
@@ -62,8 +67,12 @@ export class Session implements SessionView, OpeningListener {
   #way: Way | undefined;
   #upstream: Channel | undefined;
   #watch: PacketWatch | undefined;
-  /** The way has carried an answer, or has been blamed for not doing so. */
-  #judged = false;
+  /** The way has carried an answer. */
+  #proved = false;
+  /** It has been blamed for not doing so. */
+  #blamed = false;
+  /** There is no other way. */
+  #alone = false;
   /** Why it is being ended from here, if it is. */
   #stoppedFor: EndReason | undefined;
   #lastTotal = 0;
@@ -71,8 +80,8 @@ export class Session implements SessionView, OpeningListener {
   #lastQueued = 0;
   #quietMs = 0;
   #quietDownMs = 0;
-  /** What had come down when it was last asked whether it lives. */
-  #askedAtDown = -1;
+  /** How things stood when it was last asked whether it lives. */
+  #asked: { readonly down: number; readonly queued: number } | undefined;
 
   /** @param onGone Called when the session is over. */
   constructor(
@@ -96,6 +105,7 @@ export class Session implements SessionView, OpeningListener {
       this.#splice = await this.#open(new ByteReader(this.#channel));
       if (this.#splice === undefined) return this.#ended("stranger");
       const end = await this.#splice.ended;
+      if (end.endedBy === "client") this.#blameForOneWhoLeft();
       this.#ended(reasonOf(end), end.error);
     } catch (error) {
       this.#failed(error);
@@ -112,7 +122,7 @@ export class Session implements SessionView, OpeningListener {
    * Apart from `run`, so that what only the opening needs is not held for as long as the session lives.
    */
   async #open(reader: ByteReader): Promise<Splice | undefined> {
-    const { secrets, routes, standings, observe, adjustTarget } = this.#deps;
+    const { secrets, routes, standings, replays, observe, adjustTarget } = this.#deps;
     const client = await this.#readHandshake(reader, secrets);
     if (client.kind === "stranger") return undefined;
     const target = adjustTarget(client.target);
@@ -124,23 +134,26 @@ export class Session implements SessionView, OpeningListener {
 
     const ways = routes.flatMap((route) => route.ways(target));
     const { link } = client;
-    const parts = { client: this.#channel, link, target, name, ways, standings, counts: this.counts };
+    const { counts } = this;
+    const parts = { client: this.#channel, link, target, name, ways, standings, replays, counts };
     this.#opening = new Opening({ ...parts, listener: this });
     this.#opening.start(reader.rest());
     const { way, upstream, openMs, proved, blamed } = await this.#opening.done;
     if (way !== this.#way) this.#moveTo(way, upstream, openMs);
     if (proved) this.#deps.onServed(target, ways, way);
-    this.#judged = proved || blamed;
+    this.#proved = proved;
+    this.#blamed = blamed;
+    this.#alone = ways.length === 1;
 
     this.#watch = new PacketWatch(target.transport);
-    const answer = this.#opening.takeAnswer();
+    const toClient = joinTransforms(this.#watch, link.down);
+    for (const plain of this.#opening.takeAnswer()) toClient.push(plain, this.#channel);
     this.#opening = undefined;
     return new Splice({
       client: this.#channel,
       upstream: upstream.channel,
       link: joinLinks(link, { up: upstream.link.up, down: joinTransforms(upstream.link.down, this.#watch) }),
       counts: this.counts,
-      answer,
     });
   }
 
@@ -210,13 +223,13 @@ export class Session implements SessionView, OpeningListener {
   /** Opening is not health: tells what way carries, and what does not. `true` when the client is better off elsewhere. */
   #stalled({ stalledMs, silentMs }: QuietLimits): boolean {
     const { up, down } = this.counts;
-    if (!this.#judged && down > 0) {
-      this.#judged = true;
+    if (!this.#proved && down > 0) {
+      this.#proved = true;
       if (this.#way !== undefined) this.#deps.standings.proved(this.target ?? "", this.#way);
       this.#way?.served?.();
-    } else if (!this.#judged && up > 0 && this.#quietMs >= silentMs) {
-      this.#judged = true;
-      this.#blame(new RouteError("SILENT", `open, but no answer for ${this.#quietMs / 1000} s`));
+    } else if (!this.#proved && !this.#blamed && up > 0 && this.#quietMs >= silentMs) {
+      this.#blameSilence();
+      return !this.#alone;
     }
     if (
       this.#quietDownMs < stalledMs ||
@@ -229,6 +242,17 @@ export class Session implements SessionView, OpeningListener {
     return true;
   }
 
+  /** A client that sent more than can be sent again, waited in vain and left: its next connection goes elsewhere. */
+  #blameForOneWhoLeft(): void {
+    if (this.#proved || this.#blamed || this.counts.down > 0 || this.counts.up === 0) return;
+    if (this.#quietMs >= PATIENCE_MS) this.#blameSilence();
+  }
+
+  #blameSilence(): void {
+    this.#blamed = true;
+    this.#blame(new RouteError("SILENT", `open, but no answer for ${this.#quietMs / 1000} s`));
+  }
+
   #blame(error: RouteError): void {
     const way = this.#way;
     if (way === undefined) return;
@@ -239,19 +263,28 @@ export class Session implements SessionView, OpeningListener {
 
   /** The network may have changed under the connection: asks its data centre for a sign of life. */
   ask(): void {
-    this.#upstream?.ping();
-    this.#askedAtDown = this.#upstream === undefined ? -1 : this.counts.down;
+    const upstream = this.#upstream;
+    upstream?.ping();
+    this.#asked = upstream && { down: this.counts.down, queued: upstream.queuedBytes };
   }
 
-  /** Some time after {@link Session.ask}: ends a session whose data centre gave no sign of life. */
-  dropIfDead(): void {
-    if (this.#upstream?.unanswered !== true || this.counts.down !== this.#askedAtDown) return;
-    this.stop("network-changed");
+  /**
+   * Some time after {@link Session.ask}: ends a session whose data centre gave no sign of life.
+   *
+   * @param withoutPings Also one that there is no way to ask: TCP that has been quiet.
+   */
+  dropIfDead({ withoutPings }: { readonly withoutPings: boolean }): void {
+    const upstream = this.#upstream;
+    const asked = this.#asked;
+    if (upstream === undefined || asked === undefined || this.counts.down !== asked.down) return;
+    const stuck = asked.queued > 0 && upstream.queuedBytes >= asked.queued;
+    if (stuck || (upstream.unanswered && (upstream.answersPings || withoutPings)))
+      this.stop("network-changed");
   }
 
-  /** A route to its data centre is open. */
+  /** A way to its data centre is open, and has answered or is the best guess. */
   get connected(): boolean {
-    return this.#upstream !== undefined;
+    return this.#splice !== undefined;
   }
 
   /** Ends the session now. */

@@ -4,8 +4,8 @@ import type { RouteErrorCode } from "../core/errors.ts";
  * How long what failed goes last, by reason, in milliseconds: at first, and at most.
  *
  * Each further failure doubles the time. A redirect says that this address does not serve this data centre,
- * which changes rarely but does change; a flow that stalled passes every simple test, so it takes a while
- * until it is worth another; the rest may be over soon. 30 s is the seed's `DC_FAIL_COOLDOWN`.
+ * which changes rarely but does change; a flow that stalled may have met a pause of the user's own network, so
+ * it begins with a minute, until probes that move much know better; the rest may be over soon. 30 s is the seed's `DC_FAIL_COOLDOWN`.
  */
 export const COOLDOWN_MS: Readonly<Record<RouteErrorCode, readonly [first: number, most: number]>> = {
   REDIRECT: [10 * 60_000, 60 * 60_000],
@@ -19,7 +19,7 @@ export const COOLDOWN_MS: Readonly<Record<RouteErrorCode, readonly [first: numbe
   CLOSED: [30_000, 10 * 60_000],
   PROXY: [10_000, 60_000],
   SILENT: [60_000, 30 * 60_000],
-  STALLED: [10 * 60_000, 2 * 60 * 60_000],
+  STALLED: [60_000, 2 * 60 * 60_000],
   ABORTED: [0, 0],
   UNKNOWN: [30_000, 10 * 60_000],
 };

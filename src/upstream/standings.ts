@@ -13,7 +13,7 @@ import {
 const HEAD_START_MS = { unknown: 300, least: 200, most: 1_200 } as const;
 
 /** One route must not use up the time of the others: so many of its ways are candidates of a session. */
-const WAYS_PER_ROUTE = 8;
+export const WAYS_PER_ROUTE = 8;
 
 /** How a way stands, for people. */
 export interface WayReport {
@@ -149,6 +149,21 @@ export class Standings {
     this.changed = true;
   }
 
+  /**
+   * None of all ways opened for a session: it is not them, so each goes back to its place as soon as there is
+   * something better to do than to wait.
+   */
+  excuse(ways: readonly Way[]): void {
+    for (const way of ways) {
+      const key = keyOf(way);
+      const failure = this.#endpoints.get(key);
+      if (failure === undefined) continue;
+      this.#endpoints.delete(key);
+      this.#hints.delete(groupOf(way));
+      this.changed = true;
+    }
+  }
+
   /** Why `way` is not good for `target`, if something is known against it or its group. */
   failureOf(
     target: string,
@@ -238,9 +253,9 @@ export class Standings {
     return toOpen.until > toCarry.until ? toOpen : toCarry;
   }
 
-  /** A clock that was set back must not make a wait longer than any wait is. */
-  #cools({ until }: Failure, now: number): boolean {
-    return until > now && until - now <= LONGEST_COOLDOWN_MS;
+  /** A clock that was set back must not make a wait longer: a failure from the future is none. */
+  #cools({ at, until }: Failure, now: number): boolean {
+    return until > now && at <= now + CLOCK_SLACK_MS && until - now <= LONGEST_COOLDOWN_MS;
   }
 
   /** Sessions that fail at the same time are one failure: while it cools, there are no further strikes. */
@@ -293,6 +308,8 @@ export class Standings {
 }
 
 const RANK = { good: 0, untried: 1, doubtful: 2, failed: 3, besides: 4, cooling: 5 } as const;
+/** A clock that is set back by less is only being adjusted, in milliseconds. */
+const CLOCK_SLACK_MS = 5_000;
 /** A neighbour that carried within this time shows that the group is not what fails, in milliseconds. */
 const NEIGHBOUR_MS = 10 * 60_000;
 /** Failures that say nothing about other endpoints of the route. */

@@ -31,6 +31,7 @@ export class WebSocketWay implements WarmableWay {
   readonly #deps: WebSocketWayDeps;
   readonly #socket: WebSocketEndpoint;
   readonly #framing: "packets" | "stream";
+  #asking: Promise<number | undefined> | undefined;
 
   constructor(
     options: {
@@ -70,8 +71,12 @@ export class WebSocketWay implements WarmableWay {
     return this.start(await this.dial(signal), target, { warm: false });
   }
 
+  /** Many sessions may be refused at once: they ask together. */
   readRetryAfter(): Promise<number | undefined> {
-    return this.#deps.readRetryAfter(this.#socket);
+    this.#asking ??= this.#deps.readRetryAfter(this.#socket).finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
   }
 
   dial(signal: Cancel): Promise<WebSocketChannel> {

@@ -300,7 +300,7 @@ describe("when routes are broken", () => {
     expect(code).toBe(1);
     expect(stdout).toMatch(/direct-tcp .* PROXY$/m);
     expect(stdout).toMatch(/direct-ws .* PROXY$/m);
-    expect(stdout).toMatch(/outbound proxy refuses: check/);
+    expect(stdout).toMatch(/outbound proxy refuses the name and password \(407\)/);
     expect(stdout + stderr).not.toContain("wr0ng-word");
     expect(world.attempts("direct-ws") + world.attempts("direct-tcp")).toBe(0);
   });

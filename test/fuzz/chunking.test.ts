@@ -240,9 +240,8 @@ describe("Splice", () => {
           app.attach(appHears);
           telegram.attach(telegramHears);
           const counts = { up: 0, down: 0 };
-          const early = up.slice(0, 100);
-          const splice = new Splice({ client, upstream, link: plainLink, counts, early });
-          for (const chunk of cut(up.subarray(100), sizes)) app.write(chunk);
+          const splice = new Splice({ client, upstream, link: plainLink, counts });
+          for (const chunk of cut(up, sizes)) app.write(chunk);
           for (const chunk of cut(down, sizes)) telegram.write(chunk);
           for (const side of pauses) {
             app.resume();

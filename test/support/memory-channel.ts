@@ -15,6 +15,8 @@ const onNextTurn = setImmediate;
 export class MemoryChannel implements Channel {
   /** How often {@link Channel.ping} was called. */
   pings = 0;
+  /** As a WebSocket's, unless a test says something else. */
+  answersPings = true;
   /** A peer in memory is there, unless a test says something else. */
   unanswered = false;
   readonly #highWater: number;

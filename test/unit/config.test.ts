@@ -155,7 +155,7 @@ describe("parseConfig(), numbers", () => {
     expect(parseConfig({ logFile: ["x"], logMaxMb: [text] }).logFile?.maxBytes).toBe(maxBytes);
   });
 
-  test.each(["0", "0.02", "10001", "1.", ".5", "1,5", "1e1", "-1", "", "five"])(
+  test.each(["0", "0.02", "10001", "1.", ".5", "1,5", "1e1", "-1", "five"])(
     "refuses a log size of %j MB",
     (text) => {
       expect(issuesOf({ logFile: ["a.log"], logMaxMb: [text] })).toEqual([
@@ -189,9 +189,7 @@ describe("parseConfig(), files", () => {
   });
 
   test.each(["logFile", "tlsCa"] as const)("refuses an empty name for %s", (name) => {
-    expect(issuesOf({ [name]: [""] })).toMatchObject([
-      { message: expect.stringContaining("not a file name") },
-    ]);
+    expect(issuesOf({ [name]: [""] })).toMatchObject([{ message: "is empty" }]);
   });
 
   test("takes the name of a CA file as it is", () => {
@@ -210,18 +208,57 @@ describe("parseConfig(), host", () => {
     expect(parseConfig({ host: [text] }).host).toBe(host);
   });
 
-  test.each(["", "a b", "http://127.0.0.1", "[]", "[::1", "127.0.0.1/8", "a\nb", "é"])(
-    "refuses %j",
-    (text) => {
-      expect(issuesOf({ host: [text] })).toEqual([
-        {
-          path: "--host",
-          message: `${text}: not an address`,
-          hint: "for example 127.0.0.1, 0.0.0.0, :: or a name of this machine",
-        },
-      ]);
-    },
-  );
+  test.each(["a b", "http://127.0.0.1", "[]", "[::1", "127.0.0.1/8", "é"])("refuses %j", (text) => {
+    expect(issuesOf({ host: [text] })).toEqual([
+      {
+        path: "--host",
+        message: `${text}: not an address`,
+        hint: "for example 127.0.0.1, 0.0.0.0, :: or a name of this machine",
+      },
+    ]);
+  });
+});
+
+describe("parseConfig(), what is empty or holds what a terminal obeys", () => {
+  test.each([
+    "host",
+    "port",
+    "route",
+    "dcIp",
+    "dcTcp",
+    "frontDomain",
+    "cfproxyWorkerDomain",
+    "cfproxyWorkerToken",
+    "cfproxyList",
+    "upstreamProxy",
+    "resolve",
+    "logMaxMb",
+  ] as const)("says that %s is empty, and what it could be", (name) => {
+    expect(issuesOf({ [name]: [""] })).toMatchObject([{ message: "is empty", hint: expect.any(String) }]);
+  });
+
+  test("says that there is no route in commas alone", () => {
+    expect(issuesOf({ route: [" , "] })).toMatchObject([{ path: "--route", message: "is empty" }]);
+  });
+
+  test.each([
+    ["host", "a\nb", "a?b: not an address"],
+    ["dcIp", "2:1.2\u001b[2J", "2:1.2?[2J: 1.2?[2J is not an IP address"],
+    ["resolve", "a\u009b=b", "a?=b: what stands before = is not a name"],
+  ] as const)("leaves a terminal nothing to obey of %s", (name, text, message) => {
+    expect(issuesOf({ [name]: [text] })).toMatchObject([{ message }]);
+  });
+
+  test.each([
+    ["dcIp", "2:192.0.2.7,4:192.0.2.7"],
+    ["dcIp", "2:192.0.2.7:443;4:192.0.2.7"],
+    ["dcTcp", "2:192.0.2.7, 4:192.0.2.7"],
+    ["resolve", "a.b=192.0.2.7,c.d=192.0.2.8"],
+  ] as const)("asks to repeat the flag of %s for what commas separate", (name, text) => {
+    expect(issuesOf({ [name]: [text] })).toMatchObject([
+      { message: expect.stringContaining(": not of the form "), hint: "repeat the flag for each" },
+    ]);
+  });
 });
 
 describe("parseConfig(), secrets", () => {
@@ -318,7 +355,6 @@ describe("parseConfig(), addresses of data centres", () => {
   });
 
   test.each([
-    ["", "not of the form DC:IP[:port]"],
     ["192.0.2.7", "not of the form DC:IP[:port]"],
     ["2", "not of the form DC:IP[:port]"],
     ["2:", "not of the form DC:IP[:port]"],
@@ -381,6 +417,11 @@ describe("parseConfig(), routes", () => {
       ["direct-tcp", "direct-ws"],
     ],
     [["cf-domain,direct-ws"], ["cf-domain", "direct-ws"]],
+    [["DIRECT-WS, Cf-Domain"], ["direct-ws", "cf-domain"]],
+    [
+      [",direct-ws, ,", "cf-domain,"],
+      ["direct-ws", "cf-domain"],
+    ],
     [
       ["cf-worker, fronted-ws", "direct-ws"],
       ["cf-worker", "fronted-ws", "direct-ws"],
@@ -390,8 +431,6 @@ describe("parseConfig(), routes", () => {
   });
 
   test.each([
-    ["", "", "the routes are direct-ws, fronted-ws, cf-worker, cf-domain, direct-tcp"],
-    ["direct-ws,", "", "the routes are direct-ws, fronted-ws, cf-worker, cf-domain, direct-tcp"],
     ["toString", "toString", "the routes are direct-ws, fronted-ws, cf-worker, cf-domain, direct-tcp"],
     ["direct_ws", "direct_ws", "did you mean direct-ws?"],
     ["direct-ws,cf-domains", "cf-domains", "did you mean cf-domain?"],
@@ -515,7 +554,6 @@ describe("parseConfig(), domains", () => {
   });
 
   test.each([
-    ["", "not a domain"],
     ["example", "not a domain"],
     ["192.0.2.7", "not a domain"],
     ["0x7f.1", "not a domain"],
@@ -581,7 +619,6 @@ describe("parseConfig(), the address of the list", () => {
   });
 
   test.each([
-    ["", "not an address of the web"],
     ["example.org/list.txt", "not an address of the web"],
     ["file:///etc/passwd", "not an address of the web"],
     ["https://", "not an address of the web"],
@@ -608,7 +645,7 @@ describe("parseConfig(), what is not to be quoted", () => {
     expect(parseConfig({ ...DOMAINS, cfproxyWorkerToken: [token] }).workerToken).toBe(token);
   });
 
-  test.each(["", "hunter 2", "hunter2\n", "hünter", "x".repeat(257)])("refuses the token %j", (text) => {
+  test.each(["hunter 2", "hunter2\n", "hünter", "x".repeat(257)])("refuses the token %j", (text) => {
     expect(issuesOf({ cfproxyWorkerToken: [text] })).toEqual([
       {
         path: "--cfproxy-worker-token",
@@ -625,7 +662,7 @@ describe("parseConfig(), what is not to be quoted", () => {
 
   test.each(["", " "])("refuses the outbound proxy %j", (text) => {
     expect(issuesOf({ upstreamProxy: [text] })).toMatchObject([
-      { path: "--upstream-proxy", message: "not an address" },
+      { path: "--upstream-proxy", message: "is empty" },
     ]);
   });
 });

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
+import type { NetworkInterfaceInfo } from "node:os";
 import { adviseOn } from "../../src/cli/doctor-advice.ts";
 import type { WayDiagnosis } from "../../src/cli/doctor-diagnosis.ts";
+import { hasNetwork } from "../../src/cli/doctor-situation.ts";
 import { RouteError } from "../../src/core/errors.ts";
 import type { DcTarget } from "../../src/protocol/mtproto/dc.ts";
 import { TransportError } from "../../src/protocol/mtproto/req-pq.ts";
@@ -11,6 +13,9 @@ describe("adviseOn(), gaps", () => {
   const fine = "Every data centre has a working route.";
   const idle = `${fine} There is nothing to do`;
   const none = "No data centre can be reached.";
+  const wayOut =
+    "A way out may be to use a Worker of your own with --cfproxy-worker-domain or go through a proxy with " +
+    "--upstream-proxy.";
 
   test("names --dc-ip and --resolve when no name is resolved", () => {
     const targets = everywhere((target) => [
@@ -39,6 +44,7 @@ describe("adviseOn(), gaps", () => {
     expect(adviseOn(targets)).toEqual([
       none,
       "No address is found for kws5.example: check the name, or give its address with --resolve.",
+      wayOut,
     ]);
   });
 
@@ -47,6 +53,7 @@ describe("adviseOn(), gaps", () => {
     expect(adviseOn([diagnosis(DC5, redirect)])).toEqual([
       none,
       "HTTP redirect from kws5.example: that is no way to Telegram, check --cfproxy-domain.",
+      wayOut,
     ]);
     expect(adviseOn([diagnosis(DC5, redirect, way(DC5, "direct-ws", "ok"))])).toEqual([
       `${idle}: what fails is passed over.`,
@@ -92,13 +99,25 @@ describe("adviseOn(), gaps", () => {
       "What answers on cf-domain is not Telegram: a page to log in to this network, or a filter. " +
         "Open any web page, or " +
         "use another network.",
+      wayOut,
     ]);
   });
 
   test("reads what servers' statuses say about them", () => {
     const advice = (route: RouteId, status: number): string | undefined =>
       adviseOn([diagnosis(DC2, way(DC2, route, fail("STATUS", `HTTP ${status}`, status)))])[1];
-    expect(advice("cf-worker", 401)).toBe("HTTP 401 from cf-worker: check --cfproxy-worker-token.");
+    for (const status of [401, 403]) {
+      expect(advice("cf-worker", status)).toBe(
+        `HTTP ${status} from cf-worker: it asks for a token: give it with --cfproxy-worker-token.`,
+      );
+    }
+    const refused = way(DC2, "cf-worker", fail("STATUS", "HTTP 403", 403));
+    const webSocket = { serverName: "a.b", hostHeader: "a.b", path: "/", subprotocol: true, token: "t" };
+    const address = { ...refused.address, webSocket };
+    expect(adviseOn([diagnosis(DC2, { ...refused, address })]).slice(1)).toEqual([
+      "HTTP 403 from cf-worker: it refuses the token, check --cfproxy-worker-token.",
+      "A way out may be to go through a proxy with --upstream-proxy.",
+    ]);
     expect(advice("cf-worker", 500)).toBe(
       "HTTP 500 from cf-worker: check that the Worker is deployed there, and its log.",
     );
@@ -132,5 +151,90 @@ describe("adviseOn(), gaps", () => {
       "This network blocks Telegram's own addresses: use a Worker of your own with " +
         "--cfproxy-worker-domain or go through a proxy with --upstream-proxy.",
     ]);
+  });
+
+  test("does not blame DNS alone where addresses do not answer, either", () => {
+    const targets = everywhere((target) => [
+      way(target, "direct-ws", fail("DNS"), { host: `kws${target.dc}.web.telegram.org` }),
+      way(target, "cf-domain", fail("DNS"), { host: `kws${target.dc}.example` }),
+      way(target, "direct-tcp", fail("TIMEOUT")),
+    ]);
+    expect(adviseOn(targets)).toEqual([
+      none,
+      "This network resolves no names, and what has an address does not answer, either.",
+      "This network blocks Telegram's own addresses: use a Worker of your own with " +
+        "--cfproxy-worker-domain or go through a proxy with --upstream-proxy.",
+    ]);
+  });
+
+  test("offers another proxy to who has one", () => {
+    const proxy = { kind: "http", host: "192.0.2.1", port: 8080, bypass: [] } as const;
+    const credentials = { username: undefined, password: undefined };
+    const targets = everywhere((target) => [
+      way(target, "cf-worker", fail("CLOSED"), { inspection: undefined }),
+    ]);
+    expect(adviseOn(targets, { proxy: { ...proxy, ...credentials } }).slice(1)).toEqual([
+      "The reasons above match nothing that is known: please report them.",
+      "A way out may be to go through another proxy with --upstream-proxy.",
+    ]);
+  });
+});
+
+describe("adviseOn(), without a network", () => {
+  const off = { online: false };
+  const nothing = (target: DcTarget): WayDiagnosis[] => [
+    way(target, "direct-ws", fail("DNS"), { host: "kws1.web.telegram.org" }),
+    way(target, "direct-tcp", fail("REFUSED")),
+    way(target, "cf-domain", fail("TIMEOUT"), { host: "kws1.example" }),
+  ];
+
+  test("says that there is none, and nothing else", () => {
+    expect(adviseOn(everywhere(nothing), off)).toEqual([
+      "No data centre can be reached.",
+      "This computer has no network: connect it, then run it again.",
+    ]);
+  });
+
+  test("does not say so where an address is, or where something came", () => {
+    const claims = (...advice: readonly string[]): boolean => advice.join().includes("has no network");
+    expect(claims(...adviseOn(everywhere(nothing)))).toBe(false);
+    const answered = everywhere((target) => [...nothing(target), way(target, "cf-worker", fail("STATUS"))]);
+    expect(claims(...adviseOn(answered, off))).toBe(false);
+    const works = everywhere((target) => [...nothing(target), way(target, "cf-worker", "ok")]);
+    expect(claims(...adviseOn(works, off))).toBe(false);
+  });
+
+  test.each([
+    ["nothing", [], false],
+    [
+      "loopback",
+      [
+        ["127.0.0.1", true],
+        ["::1", true],
+      ],
+      false,
+    ],
+    [
+      "addresses that an interface gives itself",
+      [
+        ["fe80::1", false],
+        ["169.254.3.4", false],
+      ],
+      false,
+    ],
+    [
+      "an address of a network",
+      [
+        ["127.0.0.1", true],
+        ["192.0.2.7", false],
+      ],
+      true,
+    ],
+    ["IPv6 alone", [["2001:db8::7", false]], true],
+  ] as const)("takes %s for a network: %j is %p", (_, addresses, expected) => {
+    const found = addresses.map(
+      ([address, internal]) => ({ address, internal }) as unknown as NetworkInterfaceInfo,
+    );
+    expect(hasNetwork({ eth0: found, eth1: [] })).toBe(expected);
   });
 });

@@ -31,11 +31,15 @@ describe("adviseOn()", () => {
     expect(adviseOn([diagnosis(DC2, way(DC2, "cf-domain", fail("UNKNOWN")))])).toEqual([
       none,
       "The reasons above match nothing that is known: please report them.",
+      expect.stringMatching(/^A way out may be to use a Worker .*--upstream-proxy\.$/),
     ]);
-    expect(adviseOn([diagnosis(DC2)])).toEqual([none, "No route serves DC 2: see --route."]);
+    expect(adviseOn([diagnosis(DC2)]).slice(0, 2)).toEqual([none, "No route serves DC 2: see --route."]);
   });
 
   test("draws no conclusions from half of the facts", () => {
-    expect(adviseOn(MIXED)).toEqual(["It was stopped before everything was tried: run it again for advice."]);
+    expect(adviseOn(MIXED)).toEqual([
+      "It was stopped before everything was tried: run it again for advice.",
+      "Failed until then: cf-domain (TIMEOUT) and direct-tcp (STALLED).",
+    ]);
   });
 });

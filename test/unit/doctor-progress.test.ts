@@ -19,7 +19,7 @@ describe("createProgress()", () => {
   test("writes a plain line a data centre where nobody watches", async () => {
     const { stream, text } = fakeStderr(false);
     const progress = await createProgress(stream);
-    progress.advanced(1, 2);
+    progress.advanced(1, 2, 9_000);
     progress.finished("DC 2: direct-ws 45 ms", "good");
     progress.finished("DC 5: no working route", "bad");
     progress.stop();
@@ -29,12 +29,12 @@ describe("createProgress()", () => {
   test("counts in place on a terminal, and clears the count", async () => {
     const { stream, text } = fakeStderr(true);
     const progress = await createProgress(stream);
-    progress.advanced(1, 2);
+    progress.advanced(1, 2, 9_000);
     progress.finished("DC 2: direct-ws 45 ms", "good");
-    progress.advanced(2, 2);
+    progress.advanced(2, 2, 0);
     progress.stop();
     const written = text();
-    expect(written).toStartWith("\r\u001b[K  1 of 2 ways\r\u001b[K");
+    expect(written).toStartWith("\r\u001b[K  1 of 2 ways, at most 9 s more\r\u001b[K");
     expect(Bun.stripANSI(written)).toContain("DC 2: direct-ws 45 ms\n");
     expect(written).toEndWith("  2 of 2 ways\r\u001b[K");
   });

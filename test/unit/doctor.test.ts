@@ -33,6 +33,7 @@ What to do
   Every data centre has a working route. There is nothing to do.`,
     );
     expect(progress.calls).toEqual([
+      "0/2",
       "1/2",
       "2/2",
       "good DC 2: messages direct-ws N ms, media direct-ws N ms",

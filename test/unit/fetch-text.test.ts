@@ -265,9 +265,9 @@ describe("fetchText()", () => {
 });
 
 describe("readRetryAfter()", () => {
-  const ask = (signal: AbortSignal = never): Promise<number | undefined> =>
+  const ask = (signal: AbortSignal = never, token?: string): Promise<number | undefined> =>
     readRetryAfter(
-      { serverName: NAME, host: NAME, address: "127.0.0.1", port: secure.port, path: "/apiws" },
+      { serverName: NAME, host: NAME, address: "127.0.0.1", port: secure.port, path: "/apiws", token },
       { proxy: undefined, ca: [certificates.ca], verify: true, signal },
     );
 
@@ -281,6 +281,14 @@ describe("readRetryAfter()", () => {
     expect(request).toMatch(/\r\nUpgrade: websocket\r\n/);
     expect(request).toMatch(/\r\nSec-WebSocket-Version: 13\r\n/);
     expect(request).toMatch(/\r\nSec-WebSocket-Key: [A-Za-z0-9+/]{22}==\r\n/);
+    expect(request).not.toMatch(/Authorization/i);
+    await eventually(() => secure.sockets.size === 0);
+  });
+
+  test("sends the token", async () => {
+    secure.answer = answerWith("429 Too Many Requests", "", "Retry-After: 7\r\n");
+    expect(await ask(never, "hunter2")).toBe(7_000);
+    expect(secure.requests.at(-1)).toContain("\r\nAuthorization: Bearer hunter2\r\n");
     await eventually(() => secure.sockets.size === 0);
   });
 

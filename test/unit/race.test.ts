@@ -406,94 +406,172 @@ describe("Race, head starts", () => {
   });
 });
 
-describe("Race, losers", () => {
-  /** So many that there is less than half a head start for each but the first: 1,500 ms for twelve. */
-  function thirteen(): { fixture: Fixture; ways: ManualWay[] } {
-    const ways = Array.from({ length: 13 }, (_, number) => new ManualWay(`${number}`, ROUTE_IDS[number % 2]));
-    return { fixture: new Fixture(...ways), ways };
+describe("Race, when one opens", () => {
+  test("starts no more, and lets go on what is under way", async () => {
+    const { fixture, one, two, three: last } = three();
+    fixture.race.go();
+    jest.advanceTimersByTime(HEAD_START_MS);
+    await two.succeed();
+    expect(jest.getTimerCount()).toBe(0);
+    expect([one.givenUp, fixture.race.running, fixture.race.left]).toEqual([false, 1, 1]);
+    const channel = await one.succeed();
+    expect(channel.closed).toBe(false);
+    expect(fixture.opened.map(({ way }) => way)).toEqual([two, one]);
+    expect(last.started).toBe(false);
+  });
+
+  test.each(["go", "goOn"] as const)("replaces what fails only after %s", async (how) => {
+    const fixture = new Fixture("one", "two", "three", "four", "five");
+    const [one, two, third, fourth] = fixture.ways;
+    fixture.race.go();
+    jest.advanceTimersByTime(HEAD_START_MS);
+    await two?.succeed();
+    await one?.fail(refusal("REFUSED"));
+    expect(fixture.started).toEqual(["one", "two"]);
+    expect(fixture.heard).not.toContain("exhausted");
+    fixture.race[how](new Set());
+    await third?.fail(refusal("REFUSED"));
+    expect(fourth?.started).toBe(true);
+    fixture.race.stop();
+  });
+});
+
+describe("Race.won()", () => {
+  /** Says that the one that opened last has carried something. */
+  function won({ race, opened }: Fixture): void {
+    race.won(performance.now() - (opened.at(-1)?.openMs ?? 0));
   }
 
-  test("are given up when one opens, and closed when they open all the same", async () => {
-    const { fixture, one, two } = three();
+  test("gives the others up, closes what opens all the same, and starts nothing more", async () => {
+    const { fixture, one, two, three: last } = three();
     fixture.race.go();
     jest.advanceTimersByTime(HEAD_START_MS);
     const winner = await two.succeed();
-    expect(one.givenUp).toBe(true);
-    expect(two.givenUp).toBe(false);
-    const late = await one.succeed();
-    expect(late.closed).toBe(true);
+    won(fixture);
+    expect([one.givenUp, two.givenUp]).toEqual([true, false]);
+    expect((await one.succeed()).closed).toBe(true);
     expect(winner.closed).toBe(false);
+    fixture.race.go();
+    fixture.race.goOn(new Set());
+    expect([last.started, fixture.race.running, jest.getTimerCount()]).toEqual([false, 0, 0]);
     expect(fixture.opened.map(({ way }) => way)).toEqual([two]);
     expect(fixture.standings.openMs(NAME, one)).toBeUndefined();
   });
 
-  test("lose against the slow first one when that still opens first", async () => {
-    const { fixture, one, two } = three();
+  test.each([
+    { ms: 999, failed: [] as string[] },
+    { ms: 1_000, failed: ["one"] as string[] },
+  ])(
+    "of one with a head start that is not open after $ms ms says failed: $failed",
+    async ({ ms, failed }) => {
+      const { fixture, one, two } = three();
+      fixture.race.go();
+      jest.advanceTimersByTime(HEAD_START_MS);
+      await two.succeed();
+      jest.advanceTimersByTime(ms - HEAD_START_MS);
+      fixture.race.won(HEAD_START_MS + performance.now() - ms);
+      expect(fixture.race.failed.map(({ endpoint }) => endpoint)).toEqual(failed);
+      expect(fixture.cooling(one)).toBe(failed.length > 0);
+      if (failed.length === 0) return;
+      expect(fixture.attempts[0]?.error).toMatchObject({
+        code: "TIMEOUT",
+        message: "not open after 1.0 s, another way was faster",
+      });
+      await one.fail(refusal("TLS"));
+      expect(fixture.race.failed).toHaveLength(1);
+    },
+  );
+
+  test.each([
+    { ms: 1_190, failed: [] as string[] },
+    { ms: 1_200, failed: ["slow"] as string[] },
+  ])("gives one with 1,200 ms of head start that: after $ms ms failed: $failed", async ({ ms, failed }) => {
+    const fixture = new Fixture("slow", "other");
+    const [slow, other] = fixture.ways as [ManualWay, ManualWay];
+    fixture.standings.opened(NAME, slow, 600);
+    fixture.standings.proved(NAME, slow);
     fixture.race.go();
-    jest.advanceTimersByTime(HEAD_START_MS);
-    await one.succeed();
-    expect(fixture.opened.map(({ way }) => way)).toEqual([one]);
-    expect(two.givenUp).toBe(true);
-    await two.fail(refusal("ABORTED"));
-    expect(fixture.race.failed).toEqual([]);
-    expect(fixture.standings.failureOf(NAME, two)).toBeUndefined();
+    jest.advanceTimersByTime(1_100);
+    expect(fixture.started).toEqual(["slow"]);
+    fixture.race.go(); // what had opened before has closed
+    jest.advanceTimersByTime(ms - 1_100);
+    await other.succeed();
+    won(fixture);
+    expect(fixture.race.failed.map(({ endpoint }) => endpoint)).toEqual(failed);
   });
 
-  test("count as TIMEOUT when they were overtaken in spite of their head start", async () => {
-    const { fixture, one, two } = three();
-    fixture.race.go();
-    jest.advanceTimersByTime(HEAD_START_MS);
-    await two.succeed();
-    expect(fixture.heard).toEqual(["started one", "started two", "failed one TIMEOUT", "opened two"]);
-    expect(fixture.race.failed[0]?.error.message).toBe("not open after 0.3 s, another way was faster");
-    expect(fixture.cooling(one)).toBe(true);
-    await one.fail(refusal("TLS"));
-    expect(fixture.race.failed).toHaveLength(1);
-    expect(fixture.standings.failureOf(NAME, one)?.code).toBe("TIMEOUT");
-  });
-
-  test("do not count when they began after the one that opens, however long they took", async () => {
+  test("does not blame those that began after the one that carries, however long they took", async () => {
     const { fixture, one, two, three: last } = three();
     fixture.race.go();
     jest.advanceTimersByTime(2 * HEAD_START_MS);
-    expect(fixture.started).toEqual(["one", "two", "three"]);
-    jest.advanceTimersByTime(1_000);
+    jest.advanceTimersByTime(5_000);
     await one.succeed();
+    won(fixture);
     expect([two.givenUp, last.givenUp]).toEqual([true, true]);
     expect(fixture.race.failed).toEqual([]);
     expect(fixture.standings.failureOf(NAME, two)).toBeUndefined();
   });
+});
 
-  test("count as soon as they had what they got, when many share the time", async () => {
-    const { fixture, ways } = thirteen();
+describe("Race.retry()", () => {
+  test("puts a way that has opened in front of those that wait", async () => {
+    const { fixture, one } = three();
+    fixture.race.go();
+    await one.succeed({ warm: true });
+    fixture.race.retry(one);
+    expect(fixture.race.left).toBe(3);
+    fixture.race.goOn(new Set());
+    expect(fixture.started).toEqual(["one", "one"]);
+    fixture.race.stop();
+  });
+
+  test("does nothing for a way that is under way", () => {
+    const { fixture, one } = three();
+    fixture.race.go();
+    fixture.race.retry(one);
+    expect(fixture.race.left).toBe(2);
+    fixture.race.stop();
+  });
+});
+
+describe("Race.excusable", () => {
+  test("has what failed of routes with at most eight ways", async () => {
+    const many = Array.from({ length: 9 }, (_, at) => new ManualWay(`many ${at}`, "cf-domain"));
+    const few = Array.from({ length: 8 }, (_, at) => new ManualWay(`few ${at}`, "direct-ws"));
+    const fixture = new Fixture(...many, ...few);
+    fixture.race.go();
+    for (let at = 0; at < fixture.ways.length; at += 1) {
+      for (const way of fixture.ways) if (way.started) await way.fail(refusal("REFUSED"));
+    }
+    expect(fixture.heard.at(-1)).toBe("exhausted");
+    expect(fixture.race.excusable.map(({ endpoint }) => endpoint).toSorted()).toEqual(
+      few.map(({ endpoint }) => endpoint),
+    );
+    expect(fixture.race.left).toBe(1); // too many for one race
+  });
+});
+
+describe("Race.hold()", () => {
+  test("gives up what is under way, starts nothing, and blames what had two seconds", async () => {
+    const { fixture, one, two } = three();
     fixture.race.go();
     jest.advanceTimersByTime(HEAD_START_MS);
-    expect(fixture.started).toEqual(["0", "1"]);
-    jest.advanceTimersByTime(135);
-    expect(fixture.started).toEqual(["0", "1"]);
-    jest.advanceTimersByTime(2);
-    expect(fixture.started).toEqual(["0", "1", "2"]);
-    await ways[2]?.succeed();
-    expect(fixture.heard.slice(3)).toEqual(["failed 0 TIMEOUT", "failed 1 TIMEOUT", "opened 2"]);
+    await two.succeed();
+    jest.advanceTimersByTime(2_000 - HEAD_START_MS);
+    fixture.race.hold();
+    expect([one.givenUp, fixture.race.running, jest.getTimerCount()]).toEqual([true, 0, 0]);
+    expect(fixture.race.failed[0]?.error.message).toBe("not open after 2.0 s");
+    expect((await one.succeed()).closed).toBe(true);
   });
+});
 
-  test("do not count when they had less than they should have got, when many share the time", async () => {
-    const { fixture, ways } = thirteen();
-    const [one, two, third] = ways as [ManualWay, ManualWay, ManualWay];
-    fixture.race.go();
-    jest.advanceTimersByTime(HEAD_START_MS + 100);
-    await one.fail(refusal("REFUSED")); // makes room for the third at once
-    await third.succeed();
-    expect(two.givenUp).toBe(true);
-    expect(fixture.race.failed.map(({ endpoint }) => endpoint)).toEqual(["0"]);
-    expect(fixture.standings.failureOf(NAME, two)).toBeUndefined();
-  });
-
-  test("come again last, after those that were not started yet", async () => {
+describe("Race, what was given up by hold()", () => {
+  test("comes again last, after those that were not started yet", async () => {
     const { fixture, two } = three();
     fixture.race.go();
     jest.advanceTimersByTime(HEAD_START_MS);
     await two.succeed();
+    fixture.race.hold();
     fixture.race.go();
     expect(fixture.started).toEqual(["one", "two", "three"]);
     jest.advanceTimersByTime(2_000);
@@ -502,11 +580,12 @@ describe("Race, losers", () => {
     fixture.race.stop();
   });
 
-  test("are closed when an old attempt opens beside a new one", async () => {
+  test("is closed when it opens beside a new attempt", async () => {
     const { fixture, one, two, three: last } = three();
     fixture.race.go();
     jest.advanceTimersByTime(HEAD_START_MS);
     await two.succeed();
+    fixture.race.hold();
     fixture.race.go();
     await last.fail(refusal("REFUSED"));
     expect(one.attempts).toHaveLength(2);
@@ -516,11 +595,12 @@ describe("Race, losers", () => {
     expect(fixture.opened.map(({ way }) => way)).toEqual([two, one]);
   });
 
-  test("leave a new attempt in the race when an old one ends in a fault", async () => {
+  test("leaves a new attempt in the race when an old one ends in a fault", async () => {
     const { fixture, one, two, three: last } = three();
     fixture.race.go();
     jest.advanceTimersByTime(HEAD_START_MS);
     await two.succeed();
+    fixture.race.hold();
     fixture.race.go();
     await last.fail(refusal("REFUSED"));
     await one.fail(new TypeError("a bug"), 0);
@@ -566,17 +646,33 @@ describe("Race.goOn()", () => {
     expect(jest.getTimerCount()).toBe(0);
   });
 
-  test("holds again when that one opens", async () => {
+  test("goes on with the others, and replaces those that fail, when that one opens", async () => {
     const fixture = new Fixture(...mixed());
     fixture.race.go();
     await fixture.ways[0]?.succeed();
     fixture.race.goOn(DIRECT);
     fixture.race.goOn(DIRECT);
     await fixture.ways[4]?.succeed();
-    expect(fixture.ways[2]?.givenUp).toBe(true);
+    expect(fixture.ways[2]?.givenUp).toBe(false);
     expect(fixture.opened.map(({ way }) => way.endpoint)).toEqual(["d1", "t1"]);
-    expect(fixture.race.running).toBe(0);
+    await fixture.ways[2]?.fail(refusal("TLS"));
+    expect(fixture.started).toEqual(["d1", "w1", "t1", "d2"]);
     expect(jest.getTimerCount()).toBe(0);
+    fixture.race.stop();
+  });
+
+  test("avoids the routes of those that are under way, too", async () => {
+    const fixture = new Fixture(
+      new ManualWay("d1"),
+      new ManualWay("w1", "cf-worker"),
+      new ManualWay("w2", "cf-worker"),
+      new ManualWay("t1", "direct-tcp"),
+    );
+    fixture.race.go();
+    await fixture.ways[0]?.succeed();
+    for (const _ of [1, 2, 3]) fixture.race.goOn(DIRECT);
+    expect(fixture.started).toEqual(["d1", "w1", "t1", "w2"]);
+    fixture.race.stop();
   });
 
   test("is forgotten by go, which has head starts again", async () => {

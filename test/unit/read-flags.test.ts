@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { FIELDS, type FieldName } from "../../src/config/fields.ts";
-import { readFlags } from "../../src/config/read-flags.ts";
+import { readFlags, scanFlags } from "../../src/config/read-flags.ts";
 import { ConfigError, type ConfigIssue } from "../../src/core/errors.ts";
 
 const ALL = Object.keys(FIELDS) as FieldName[];
@@ -73,6 +73,19 @@ describe("readFlags()", () => {
     expect(issuesOf(["--pool-size", "3"], ["host", "port", "secret"])).toEqual([
       { path: "--pool-size", message: "unknown flag", hint: "tgws --help lists the flags" },
     ]);
+  });
+
+  test("says whose flag it is that this command does not know", () => {
+    const { issues } = scanFlags(["--deep", "--jso"], ALL, {
+      own: ["--json"],
+      elsewhere: new Map([["--deep", "tgws doctor"]]),
+    });
+    expect(issues.map(({ hint }) => hint)).toEqual(["--deep belongs to tgws doctor", "did you mean --json?"]);
+  });
+
+  test("leaves a terminal nothing to obey of a word", () => {
+    expect(issuesOf(["a\u001b[2J\u202eb"])).toMatchObject([{ path: "a?[2J?b" }]);
+    expect(issuesOf(["--x\r\n=1"])).toMatchObject([{ path: "--x??" }]);
   });
 
   test("takes the word after an unknown flag for its value, unless it is a flag", () => {

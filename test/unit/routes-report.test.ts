@@ -61,7 +61,7 @@ describe("formatRoutes()", () => {
   1. direct-ws   kws4-1.web.telegram.org at 149.154.167.220  good, opens in 43 ms, carried data 3 min ago
   2. cf-domain   kws4-1.example.co.uk                        untried
   3. direct-tcp  149.154.167.91:443                          failed: STALLED, may be tried again, carried data 2 h ago
-  4. cf-worker   mine.workers.dev                            failed: STATUS, last for 25 s
+  4. cf-worker   mine.workers.dev                            failed: STATUS (an HTTP error), goes last for another 25 s
 DC 203
   no route serves it`,
     );

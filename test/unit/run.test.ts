@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
+import type { DoctorJson } from "../../src/cli/doctor-json.ts";
 import type { TargetRoutesJson } from "../../src/cli/routes-report.ts";
 import { run } from "../../src/cli/run.ts";
 import { FIELDS } from "../../src/config/fields.ts";
@@ -94,17 +95,55 @@ describe("run()", () => {
   });
 
   test.each([
-    ["doctor", ["--deep", "--json", "--route", "--upstream-proxy"]],
-    ["routes", ["--json", "--route", "--upstream-proxy"]],
+    ["doctor", ["--deep", "--json", "-h, --help", "--version", "and the flags of the proxy: tgws --help"]],
+    ["routes", ["--json", "-h, --help", "--version", "and the flags of the proxy: tgws --help"]],
   ] as const)(
-    "prints the help of %s, with its switches and the flags of the proxy",
+    "prints the help of %s, with its switches and where those of the proxy are",
     async (command, flags) => {
       const { code, stdout, stderr } = await runTgws(command, "--help");
       expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
       for (const flag of flags) expect(stdout).toContain(flag);
       expect(stdout.includes("--deep")).toBe(command === "doctor");
+      expect(stdout).not.toContain("--route");
     },
   );
+
+  test("prints the help for tgws help, also that of a command", async () => {
+    expect(await runTgws("help")).toEqual(await runTgws("--help"));
+    expect(await runTgws("help", "link")).toEqual(await runTgws("link", "--help"));
+    expect((await runTgws("help", "lnik")).stderr).toContain("did you mean link?");
+  });
+
+  test.each([
+    [undefined, 80],
+    [0, 80],
+    [50, 50],
+    [80, 80],
+    [200, 120],
+  ])("breaks the help for a terminal of %p columns at %d", async (columns, width) => {
+    const before = Object.getOwnPropertyDescriptor(process.stdout, "columns");
+    Object.defineProperty(process.stdout, "columns", { value: columns, configurable: true });
+    try {
+      const { stdout } = await runTgws("--help");
+      const longest = Math.max(...stdout.split("\n").map((line) => line.length));
+      expect(longest).toBeWithin(width - 9, width + 1);
+      expect(stdout).toContain("\n  --cfproxy-worker-domain <domain[:port]>\n");
+    } finally {
+      if (before === undefined) Reflect.deleteProperty(process.stdout, "columns");
+      else Object.defineProperty(process.stdout, "columns", before);
+    }
+  });
+
+  test("says in the help what the defaults are, and what may be repeated", async () => {
+    const { stdout } = await runTgws("--help");
+    const text = stdout.replaceAll(/\s+/g, " ");
+    expect(text).toContain("USAGE tgws [OPTIONS] tgws link|secret|doctor|routes [OPTIONS]");
+    expect(text).toContain("(repeatable; Default: all)");
+    expect(text).toContain("http:// or socks5://, but for what NO_PROXY names");
+    const lists = Object.values(FIELDS).filter(({ kind }) => kind === "list");
+    expect(text.match(/repeatable/g)).toHaveLength(lists.length);
+    expect(text).not.toMatch(/repeat for|times/);
+  });
 
   test("prints a new secret for tgws secret", async () => {
     const [one, other] = [await runTgws("secret"), await runTgws("secret")];
@@ -187,6 +226,15 @@ describe("run(), tgws routes", () => {
     ]);
   });
 
+  test("prints what has no effect to standard error", async () => {
+    const { code, stdout, stderr } = await runTgws("routes", "--json", ...WHERE, "--log-backups", "3");
+    expect({ code, stderr }).toEqual({
+      code: 0,
+      stderr: "tgws: --log-backups has no effect without --log-file\n",
+    });
+    expect(JSON.parse(stdout)).toBeArray();
+  });
+
   test("takes every flag of the proxy, and those of the test servers", async () => {
     const { code, stdout } = await runTgws(
       ...[
@@ -237,10 +285,39 @@ describe("run(), tgws doctor", () => {
     const closed = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
     const { port } = closed;
     closed.stop(true);
-    const { code, stdout, progress } = await runTgws("doctor", ...everywhere(port));
+    const { code, stdout, stderr, progress } = await runTgws(
+      "doctor",
+      ...everywhere(port),
+      "--log-max-mb",
+      "1",
+    );
     expect(code).toBe(1);
+    expect(stderr).toBe("tgws: --log-max-mb has no effect without --log-file\n");
     expect(stdout).toContain("direct-tcp");
     expect(progress).toContain("FAIL");
+  });
+
+  test.each([
+    ["127.0.0.0/8", "tcp"],
+    ["192.0.2.0/24", "via proxy"],
+  ])("shows the stages of what NO_PROXY=%s excepts: %s", async (noProxy, shown) => {
+    const before = process.env["NO_PROXY"];
+    process.env["NO_PROXY"] = noProxy;
+    const closed = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const { port } = closed;
+    closed.stop(true);
+    try {
+      const proxy = ["--upstream-proxy", `http://127.0.0.1:${port}`];
+      const json = await runTgws("doctor", "--json", ...proxy, ...everywhere(port));
+      const { results, advice } = JSON.parse(json.stdout) as DoctorJson;
+      const stages = new Set(results.map((result) => result.stages.map(({ name }) => name).join()));
+      expect([...stages]).toEqual([shown === "tcp" ? "tcp" : ""]);
+      const about = `The outbound proxy at 127.0.0.1:${port} cannot be reached: is it running?`;
+      expect(advice.join("\n").includes(about)).toBe(shown === "via proxy");
+    } finally {
+      if (before === undefined) delete process.env["NO_PROXY"];
+      else process.env["NO_PROXY"] = before;
+    }
   });
 
   test("exits with its own code: 130 when Ctrl-C ends it, and prints what it knows as JSON", async () => {
@@ -261,15 +338,24 @@ describe("run(), wrong use", () => {
     [["secrets"], "tgws: secrets: unknown command\nhint: did you mean secret?\n"],
     [
       ["serve"],
-      "tgws: serve: unknown command\nhint: the commands are link, secret, doctor, routes; none runs the proxy\n",
+      "tgws: serve: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
     ],
     [["route"], "tgws: route: unknown command\nhint: did you mean routes?\n"],
     [["doktor", "--deep"], "tgws: doktor: unknown command\nhint: did you mean doctor?\n"],
-    [["routes", "--deep"], "tgws: --deep: unknown flag\nhint: did you mean --help?\n"],
+    [["routes", "--deep"], "tgws: --deep: unknown flag\nhint: --deep belongs to tgws doctor\n"],
+    [["--deep"], "tgws: --deep: unknown flag\nhint: --deep belongs to tgws doctor\n"],
+    [
+      ["run"],
+      "tgws: run: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+    ],
+    [
+      ["st\u001b[2Jart"],
+      "tgws: st?[2Jart: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+    ],
     [["doctor", "--prot", "1"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
     [["doctor", "--json=yes"], "tgws: --json: takes no value\nhint: --json\n"],
     [["routes", "all"], "tgws: all: unexpected word\nhint: flags start with --; see tgws --help\n"],
-    [["--json"], "tgws: --json: unknown flag\nhint: tgws --help lists the flags\n"],
+    [["--json"], "tgws: --json: unknown flag\nhint: --json belongs to tgws doctor and tgws routes\n"],
     [["lnik", "--help"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
     [["--prot", "1443"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
     [["link", "--pool-size", "1"], "tgws: --pool-size: unknown flag\nhint: tgws --help lists the flags\n"],

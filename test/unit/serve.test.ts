@@ -148,7 +148,7 @@ describe("serve()", () => {
     expect(kept).toContain("wonAt");
   });
 
-  test("says why a data centre cannot be reached, and keeps that", async () => {
+  test("says why a data centre cannot be reached, and does not keep what may be the network", async () => {
     const port = closedPort();
     const proxy = await start({ route: ["direct-tcp"], dcTcp: [`2:127.0.0.1:${port}`] });
     const socket = ask(proxy.port, 2);
@@ -157,7 +157,7 @@ describe("serve()", () => {
     await proxy.stop();
     expect(proxy.log()).toContain(`WARN  Cannot reach DC 2: direct-tcp 127.0.0.1:${port}: `);
     expect(proxy.log()).toContain("stats: route=direct-tcp dc=2 attempts=1 wins=0 failed=REFUSED:1 open=n/a");
-    expect(readFileSync(join(folder, "routes.json"), "utf8")).toContain("REFUSED");
+    expect(readFileSync(join(folder, "routes.json"), "utf8")).not.toContain("REFUSED");
   });
 
   test("sends everybody to the test servers with --force-test-dc, whatever they ask for", async () => {

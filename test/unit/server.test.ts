@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, jest, spyOn, test } from "bun:
 import { connect, type Socket } from "node:net";
 import { StartError } from "../../src/core/errors.ts";
 import type { SessionEvent } from "../../src/core/events.ts";
+import { ReplayBudget } from "../../src/proxy/replay.ts";
 import { ProxyServer } from "../../src/proxy/server.ts";
 import type { Route, Way } from "../../src/upstream/route.ts";
 import { Standings } from "../../src/upstream/standings.ts";
@@ -63,6 +64,7 @@ function start(port = 0): Setup {
       secrets: [SECRET],
       routes: [route],
       standings: new Standings(),
+      replays: new ReplayBudget(),
       onServed: () => {},
       observe: (event) => events.push(event),
       handshakeTimeoutMs: 5_000,
@@ -131,19 +133,35 @@ describe("ProxyServer.stop()", () => {
     expect(await promise).toMatchObject({ code: "ECONNREFUSED" });
   });
 
+  /** Has Telegram answer, until the client hears it. */
+  async function answer({ connections }: Setup, socket: Socket): Promise<void> {
+    const heard = new Promise((resolve) => socket.once("data", resolve));
+    connections.at(-1)?.telegram.write(Uint8Array.of(1));
+    await heard;
+  }
+
   test("waits for sessions that end by themselves", async () => {
     const setup = start();
     const socket = await connectClient(setup);
+    await answer(setup, socket);
     const stopped = setup.server.stop(60_000);
     socket.end();
     await stopped;
-    expect(reasons(setup.events)).not.toContain("shutdown");
-    expect(reasons(setup.events)).toHaveLength(1);
+    expect(reasons(setup.events)).toEqual(["client-closed"]);
+  });
+
+  test("ends those at once that nobody has answered yet", async () => {
+    const setup = start();
+    await connectClient(setup);
+    await setup.server.stop(60_000);
+    expect(reasons(setup.events)).toEqual(["shutdown"]);
   });
 
   test("ends those that do not, as shutdown", async () => {
     const setup = start();
-    const sockets = [await connectClient(setup), await connectClient(setup)];
+    const sockets = [await connectClient(setup)];
+    await answer(setup, sockets[0] as Socket);
+    sockets.push(await connectClient(setup));
     await setup.server.stop(50);
     expect(reasons(setup.events)).toEqual(["shutdown", "shutdown"]);
     await eventually(() => sockets.every(({ closed }) => closed));
@@ -178,7 +196,7 @@ describe("ProxyServer.recover()", () => {
     const sockets = [await connectClient(setup), await connectClient(setup), await connectClient(setup)];
     const [dead, pongs, speaks] = setup.connections;
     for (const hears of setup.upstreams) await hears.until(({ length }) => length === 5);
-    await setup.server.recover();
+    await setup.server.recover({ withoutPings: false });
     expect(setup.connections.map(({ own }) => own.pings)).toEqual([1, 1, 1]);
     const late = await connectClient(setup);
     const [, , , latest] = setup.connections;
@@ -198,15 +216,30 @@ describe("ProxyServer.recover()", () => {
     expect(reasons(setup.events).filter((reason) => reason === "network-changed")).toHaveLength(1);
   });
 
+  test.each([true, false])(
+    "drops quiet ones that cannot be asked when withoutPings is %p",
+    async (withoutPings) => {
+      const setup = start();
+      await connectClient(setup);
+      const [connection] = setup.connections;
+      if (connection === undefined) throw new Error("unreachable");
+      Object.assign(connection.own, { unanswered: true, answersPings: false }); // as TCP
+      await setup.server.recover({ withoutPings });
+      jest.advanceTimersByTime(SIGN_OF_LIFE_MS);
+      await settle(50);
+      expect(reasons(setup.events).includes("network-changed")).toBe(withoutPings);
+    },
+  );
+
   test("counts the 6 s anew when the network changes again", async () => {
     const setup = start();
     await connectClient(setup);
     const [connection] = setup.connections;
     if (connection === undefined) throw new Error("unreachable");
     connection.own.unanswered = true;
-    await setup.server.recover();
+    await setup.server.recover({ withoutPings: false });
     jest.advanceTimersByTime(SIGN_OF_LIFE_MS - 1);
-    await setup.server.recover();
+    await setup.server.recover({ withoutPings: false });
     jest.advanceTimersByTime(SIGN_OF_LIFE_MS - 1);
     await settle();
     expect(reasons(setup.events)).not.toContain("network-changed");
@@ -216,7 +249,7 @@ describe("ProxyServer.recover()", () => {
 
   test("keeps a listener that works", async () => {
     const { server } = start();
-    await server.recover();
+    await server.recover({ withoutPings: false });
     expect(listen).toHaveBeenCalledTimes(1);
     expect(await canConnect(server.port)).toBe(true);
   });
@@ -226,7 +259,7 @@ describe("ProxyServer.recover()", () => {
     const { port } = setup.server;
     killListener();
     expect(await canConnect(port)).toBe(false);
-    await setup.server.recover();
+    await setup.server.recover({ withoutPings: false });
     expect(setup.server.port).toBe(port);
     const socket = await connectClient(setup);
     expect(setup.events.at(-1)?.session.id).toBe(1);
@@ -241,14 +274,14 @@ describe("ProxyServer.recover()", () => {
     listen.mockImplementationOnce(() => {
       throw Object.assign(new Error("no"), { code: "EADDRINUSE" });
     });
-    await expect(server.recover()).rejects.toMatchObject({ code: "PORT_IN_USE" });
+    await expect(server.recover({ withoutPings: false })).rejects.toMatchObject({ code: "PORT_IN_USE" });
   });
 
   test("does not listen again when it was stopped meanwhile, and leaves no timer", async () => {
     const { server } = start();
     const { port } = server;
     killListener();
-    const recovered = server.recover();
+    const recovered = server.recover({ withoutPings: false });
     await server.stop(0);
     await recovered;
     expect(listen).toHaveBeenCalledTimes(1);
@@ -259,7 +292,7 @@ describe("ProxyServer.recover()", () => {
   test("does nothing once it was stopped", async () => {
     const { server } = start();
     await server.stop(0);
-    await server.recover();
+    await server.recover({ withoutPings: false });
     expect(jest.getTimerCount()).toBe(0);
   });
 });

@@ -1,5 +1,4 @@
 import { describe, expect, test } from "bun:test";
-import { ByteReader } from "../../src/channel/byte-reader.ts";
 import { Splice, type SpliceParts } from "../../src/channel/splice.ts";
 import type { Transform } from "../../src/channel/transform.ts";
 import {
@@ -28,7 +27,7 @@ interface Setup {
   readonly upstreamSide: MemoryChannel;
 }
 
-function setUp(parts: Partial<Pick<SpliceParts, "link" | "early" | "answer">> = {}): Setup {
+function setUp(parts: Partial<Pick<SpliceParts, "link">> = {}): Setup {
   const [app, clientSide] = memoryChannelPair(HIGH_WATER);
   const [telegram, upstreamSide] = memoryChannelPair(HIGH_WATER);
   const appHears = new RecordingSink();
@@ -57,45 +56,6 @@ describe("Splice", () => {
     await appHears.until(({ length }) => length === 50);
     expect([...telegramHears.bytes]).toEqual(Array.from({ length: 100 }, (_, at) => (at >> 1) + 1));
     expect([...appHears.bytes]).toEqual(Array.from({ length: 50 }, (_, at) => at + 100));
-  });
-
-  test("sends early bytes through the transform before all others", async () => {
-    const { app, telegramHears, counts } = setUp({
-      link: { up: shift(1), down: unchanged },
-      early: Uint8Array.of(10, 20),
-    });
-    app.write(Uint8Array.of(30));
-    await telegramHears.until(({ length }) => length === 3);
-    expect([...telegramHears.bytes]).toEqual([11, 21, 31]);
-    expect(counts.up).toBe(3);
-  });
-
-  test("sends what the upstream has said before through the transform before all others", async () => {
-    const { appHears, telegram, telegramHears, counts } = setUp({
-      link: { up: unchanged, down: shift(1) },
-      answer: [Uint8Array.of(10, 20), Uint8Array.of(30)],
-    });
-    telegram.write(Uint8Array.of(40));
-    await appHears.until(({ length }) => length === 4);
-    expect([...appHears.bytes]).toEqual([11, 21, 31, 41]);
-    expect(counts).toEqual({ up: 0, down: 4 });
-    expect(telegramHears.chunks).toEqual([]);
-  });
-
-  test("takes early bytes and an earlier answer at the same time", async () => {
-    const { appHears, telegramHears } = setUp({ early: Uint8Array.of(1), answer: [Uint8Array.of(2)] });
-    await appHears.until(({ length }) => length === 1);
-    await telegramHears.until(({ length }) => length === 1);
-    expect([[...telegramHears.bytes], [...appHears.bytes]]).toEqual([[1], [2]]);
-  });
-
-  test("owns the early bytes and the earlier answer", async () => {
-    const early = new Uint8Array(9_000);
-    const answer = [new Uint8Array(9_000), new Uint8Array(9_000)];
-    const { appHears, telegramHears } = setUp({ early, answer });
-    await telegramHears.until(({ length }) => length === 9_000);
-    await appHears.until(({ length }) => length === 18_000);
-    expect([early, ...answer].map(({ length }) => length)).toEqual([0, 0, 0]);
   });
 
   test("counts bytes as they arrive, before any transform", async () => {
@@ -158,29 +118,6 @@ describe("Splice under congestion", () => {
     expect(upstreamSide.paused).toBe(false);
   });
 
-  test("pauses the upstream when its earlier answer is too much for the client, until it has drained", async () => {
-    const [app, clientSide] = memoryChannelPair(HIGH_WATER);
-    const [telegram, upstreamSide] = memoryChannelPair(HIGH_WATER);
-    const appHears = new RecordingSink();
-    app.attach(appHears);
-    app.pause();
-    telegram.write(Uint8Array.of(7));
-    const answer = [new Uint8Array(HIGH_WATER)];
-    new Splice({
-      client: clientSide,
-      upstream: upstreamSide,
-      link: plainLink,
-      counts: { up: 0, down: 0 },
-      answer,
-    });
-    await settle();
-    expect(upstreamSide.paused).toBe(true);
-    expect(clientSide.undelivered).toBe(HIGH_WATER);
-    app.resume();
-    await appHears.until(({ length }) => length === HIGH_WATER + 1);
-    expect(upstreamSide.paused).toBe(false);
-  });
-
   test("keeps the other direction flowing", async () => {
     const { app, appHears, telegram, upstreamSide } = setUp();
     telegram.pause();
@@ -191,12 +128,12 @@ describe("Splice under congestion", () => {
     expect(upstreamSide.paused).toBe(false);
   });
 
-  test("goes on reading a client that was paused while its early bytes were held", async () => {
+  test("goes on reading a client that somebody has paused before", async () => {
     const [app, clientSide] = memoryChannelPair(1024 * 1024);
     const [telegram, upstreamSide] = memoryChannelPair(1024 * 1024);
     const telegramHears = new RecordingSink();
     telegram.attach(telegramHears);
-    const reader = new ByteReader(clientSide);
+    clientSide.pause();
     for (let sent = 0; sent < 100; sent += 1) app.write(new Uint8Array(1024).fill(sent));
     await settle(200);
     new Splice({
@@ -204,7 +141,6 @@ describe("Splice under congestion", () => {
       upstream: upstreamSide,
       link: plainLink,
       counts: { up: 0, down: 0 },
-      early: reader.rest(),
     });
     await settle(400);
     expect(telegramHears.length).toBe(100 * 1024);
@@ -328,7 +264,6 @@ describe("Splice, at the end", () => {
       upstream: upstreamSide,
       link: plainLink,
       counts,
-      early: new Uint8Array(0),
     });
     expect(await splice.ended).toEqual({ endedBy: "client" });
   });
@@ -377,24 +312,4 @@ describe("Splice with a broken transform", () => {
       await telegramHears.until((sink) => sink.heard("close"));
     },
   );
-
-  test("rejects when the earlier answer breaks it", async () => {
-    const { splice, appHears, telegramHears } = setUp({
-      link: { ...plainLink, down: broken },
-      answer: [Uint8Array.of(1), Uint8Array.of(2)],
-    });
-    await expect(splice.ended).rejects.toThrow(RangeError);
-    await appHears.until((sink) => sink.heard("close"));
-    await telegramHears.until((sink) => sink.heard("close"));
-  });
-
-  test("rejects when the early bytes break it", async () => {
-    const { splice, appHears, telegramHears } = setUp({
-      link: { ...plainLink, up: broken },
-      early: Uint8Array.of(1),
-    });
-    await expect(splice.ended).rejects.toThrow(RangeError);
-    await appHears.until((sink) => sink.heard("close"));
-    await telegramHears.until((sink) => sink.heard("close"));
-  });
 });

@@ -59,7 +59,7 @@ const COOLDOWNS: readonly [RouteErrorCode, number, number][] = [
   ["CLOSED", 30 * SECOND, 10 * MINUTE],
   ["PROXY", 10 * SECOND, MINUTE],
   ["SILENT", MINUTE, 30 * MINUTE],
-  ["STALLED", 10 * MINUTE, 2 * HOUR],
+  ["STALLED", MINUTE, 2 * HOUR],
   ["UNKNOWN", 30 * SECOND, 10 * MINUTE],
 ];
 
@@ -93,7 +93,7 @@ describe("Standings.order()", () => {
   test("puts of those that cool first the one whose time is over first", () => {
     const { standings } = new Clocked();
     const ways = ["long", "short", "middle"].map((name) => newWay(name)) as [Way, Way, Way];
-    standings.failedToOpen(ways[0], "STALLED");
+    standings.failedToOpen(ways[0], "REDIRECT");
     standings.failedToOpen(ways[1], "DNS");
     standings.failedToOpen(ways[2], "TLS");
     expect(namesOf(standings.order(DC2, ways))).toEqual(["short", "middle", "long"]);
@@ -255,7 +255,7 @@ describe("Standings, endpoints and targets", () => {
   });
 
   test.each([
-    ["TIMEOUT", "STALLED", "STALLED", 10 * MINUTE],
+    ["TIMEOUT", "STALLED", "STALLED", MINUTE],
     ["REDIRECT", "SILENT", "REDIRECT", 10 * MINUTE],
   ] as const)(
     "waits for the longer of both: %s of the endpoint, %s for the target",
@@ -318,9 +318,9 @@ describe("Standings, groups", () => {
     expect(clocked.standings.report(DC2, [beside])[0]).toMatchObject({
       state: "failed",
       reason: "STALLED",
-      again: 10 * MINUTE,
+      again: MINUTE,
     });
-    expect(clocked.coolsFor(DC2, beside, 10 * MINUTE)).toBe(true);
+    expect(clocked.coolsFor(DC2, beside, MINUTE)).toBe(true);
   });
 
   test("do not share what does not open", () => {
@@ -755,6 +755,43 @@ describe("Standings.headStartMs()", () => {
   });
 });
 
+describe("Standings, with a clock that was set back", () => {
+  test.each([
+    { seconds: 5, cools: true },
+    { seconds: 6, cools: false },
+  ])("by $seconds s says that what failed before cools: $cools", ({ seconds, cools }) => {
+    const clocked = new Clocked();
+    const one = newWay("one");
+    clocked.standings.failedToOpen(one, "REDIRECT");
+    clocked.pass(-seconds * SECOND);
+    expect(clocked.cools(DC2, one)).toBe(cools);
+  });
+});
+
+describe("Standings.excuse()", () => {
+  test("forgets that ways failed to open, and what that said of those beside them", () => {
+    const { standings } = new Clocked();
+    const [one, other] = [newWay("one"), newWay("other")];
+    standings.failedToOpen(one, "TIMEOUT");
+    standings.failedToOpen(other, "TIMEOUT");
+    standings.changed = false;
+    standings.excuse([one]);
+    expect(standings.changed).toBe(true);
+    expect(standings.failureOf(DC2, one)).toBeUndefined();
+    expect(standings.failureOf(DC2, other)?.cooling).toBe(true);
+  });
+
+  test("leaves what did not carry alone, and ways that nothing is known of", () => {
+    const { standings } = new Clocked();
+    const one = newWay("one");
+    standings.failedToCarry(DC2, one, "SILENT");
+    standings.changed = false;
+    standings.excuse([one, newWay("unknown")]);
+    expect(standings.changed).toBe(false);
+    expect(standings.failureOf(DC2, one)).toEqual({ code: "SILENT", cooling: true });
+  });
+});
+
 describe("Standings.report()", () => {
   test("says how each way stands, in the order of trying", () => {
     const clocked = new Clocked();
@@ -770,7 +807,7 @@ describe("Standings.report()", () => {
     standings.proved(DC2, good);
     clocked.pass(HOUR);
     standings.proved(DC2, cooling);
-    standings.failedToCarry(DC2, cooling, "STALLED");
+    standings.failedToCarry(DC2, cooling, "REDIRECT");
     clocked.pass(MINUTE);
     const unknown = { openMs: undefined, reason: undefined, again: undefined, wonAt: undefined };
     expect(standings.report(DC2, [cooling, over, untried, good])).toEqual([
@@ -782,7 +819,7 @@ describe("Standings.report()", () => {
         route: "cf-worker",
         endpoint: "cooling",
         state: "failed",
-        reason: "STALLED",
+        reason: "REDIRECT",
         again: 9 * MINUTE,
         wonAt: START + HOUR,
       },

@@ -37,6 +37,7 @@ describe("openState()", () => {
     const state = openState(onFailed);
     expect(state.standings.failureOf("DC 2", WAY)).toBeUndefined();
     expect(state.standings.changed).toBe(false);
+    expect(state.damaged).toBe(false);
     expect(state.domainsOf(DEFAULT_CF_LIST_URL).read()).toBeUndefined();
     expect(readdirSync(folder)).toEqual([]);
     expect(failures).toEqual([]);
@@ -57,6 +58,7 @@ describe("openState()", () => {
     (text) => {
       writeFileSync(join(folder, "routes.json"), text);
       const state = openState(onFailed);
+      expect(state.damaged).toBe(text !== '{"version":1,"targets":7}'); // one part is left out
       expect(state.standings.failureOf("DC 2", WAY)).toBeUndefined();
       state.standings.proved("DC 2", WAY);
       state.routes.write(state.standings.save());

@@ -205,6 +205,16 @@ describe("Stats", () => {
     expect(stats.snapshot()).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
   });
 
+  test("takes a win back when the way that opened did not serve", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    end(stats, session, "no-route");
+    expect(stats.snapshot()).toMatchObject({ connections_ws: 0 });
+    end(stats, startSession(stats, 1), "no-route");
+    expect(stats.snapshot()).toMatchObject({ connections_ws: 0 });
+  });
+
   test("keeps a win with the route when another way of it serves", () => {
     const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);

@@ -1,10 +1,10 @@
 import { dlopen } from "bun:ffi";
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { RouteError } from "../../src/core/errors.ts";
 import { parseOutboundProxy } from "../../src/net/outbound-proxy.ts";
-import { socketErrorOf, TcpDialer } from "../../src/net/tcp-dial.ts";
+import { socketErrorOf, TcpDialer, type TcpEndpoint } from "../../src/net/tcp-dial.ts";
 import { RecordingSink, settle } from "../support/memory-channel.ts";
 import { eventually } from "./frame-server.ts";
 
@@ -167,44 +167,93 @@ describe("TcpDialer.dial()", () => {
     filler.destroy();
   });
 
-  test("drops a connection that opens late, and tries nothing more while four hang", async () => {
+  test("drops a connection that opens late", async () => {
     const hole = openBlackHole();
     const endpoint = { host: "127.0.0.1", port: hole.port };
     const dialer = newDialer({ timeoutMs: 20 });
     const filler = await dialer.dial(endpoint, never);
     const before = fileDescriptors();
-    for (let attempt = 0; attempt < 4; attempt += 1) {
-      const error = await refusal(dialer.dial(endpoint, never));
-      expect(error).toMatchObject({ code: "TIMEOUT", message: "no connection within 0.02 s" });
-    }
-    expect(fileDescriptors()).toBe(before + 4);
-    expect(await refusal(dialer.dial(endpoint, never))).toMatchObject({
-      code: "TIMEOUT",
-      message: expect.stringMatching(/earlier attempts still hang/),
-    });
-    expect(fileDescriptors()).toBe(before + 4);
-    // Another endpoint is not concerned.
-    const { port } = await serve((socket) => socket.resume());
-    (await dialer.dial({ host: "127.0.0.1", port }, never)).destroy();
-
+    const error = await refusal(dialer.dial(endpoint, never));
+    expect(error).toMatchObject({ code: "TIMEOUT", message: "no connection within 0.02 s" });
+    expect(fileDescriptors()).toBe(before + 1);
     // The kernel sends each SYN anew, a second later the first time.
     filler.destroy();
     await eventually(() => {
       hole.acceptAll();
-      return fileDescriptors() < before + 4;
-    });
-    let opened = await dialer.dial(endpoint, never).catch(() => undefined);
-    while (opened === undefined) {
-      hole.acceptAll();
-      await Bun.sleep(5);
-      opened = await dialer.dial(endpoint, never).catch(() => undefined);
-    }
-    opened.destroy();
-    await eventually(() => {
-      hole.acceptAll();
-      return fileDescriptors() <= before; // the filler is gone, the other server is here
+      return fileDescriptors() < before;
     });
   }, 20_000);
+});
+
+describe("TcpDialer.dial(), while attempts hang", () => {
+  /** What the dialer takes for the age of its attempts goes on by so much. */
+  function skipTime(ms: number): void {
+    skippedMs += ms;
+  }
+
+  let skippedMs = 0;
+  let clock: { mockRestore(): void };
+  beforeEach(() => {
+    const started = Bun.nanoseconds();
+    skippedMs = 0;
+    clock = spyOn(performance, "now").mockImplementation(
+      () => skippedMs + (Bun.nanoseconds() - started) / 1_000_000,
+    );
+  });
+  afterEach(() => {
+    clock.mockRestore();
+  });
+
+  /** `count` attempts that were given up, all of which the kernel still makes. */
+  async function hang(count: number): Promise<{ dialer: TcpDialer; endpoint: TcpEndpoint }> {
+    const hole = openBlackHole();
+    const endpoint = { host: "127.0.0.1", port: hole.port };
+    const dialer = newDialer({ timeoutMs: 20 });
+    const filler = await dialer.dial(endpoint, never);
+    cleanups.push(() => filler.destroy());
+    await Promise.all(Array.from({ length: count }, () => refusal(dialer.dial(endpoint, never))));
+    return { dialer, endpoint };
+  }
+
+  const codeOf = async (dialer: TcpDialer, endpoint: TcpEndpoint): Promise<string> =>
+    (await refusal(dialer.dial(endpoint, never))).code;
+
+  test.each([
+    { ms: 1_000, code: "TIMEOUT" },
+    { ms: 2_000, code: "ABORTED" },
+    { ms: 11_000, code: "ABORTED" },
+    { ms: 12_000, code: "TIMEOUT" },
+  ])("with four that began $ms ms ago throws $code", async ({ ms, code }) => {
+    const { dialer, endpoint } = await hang(4);
+    skipTime(ms);
+    const before = fileDescriptors();
+    expect(await codeOf(dialer, endpoint)).toBe(code);
+    expect(fileDescriptors()).toBe(code === "ABORTED" ? before : before + 1);
+  });
+
+  test("says that it was not tried, for this endpoint only, and tries while there are three", async () => {
+    const { dialer, endpoint } = await hang(3);
+    skipTime(2_000);
+    expect(await codeOf(dialer, endpoint)).toBe("TIMEOUT");
+    skipTime(2_000); // the fourth hangs, too
+    expect((await refusal(dialer.dial(endpoint, never))).message).toMatch(/^not tried: /);
+    const { port } = await serve((socket) => socket.resume());
+    (await dialer.dial({ host: "127.0.0.1", port }, never)).destroy();
+  });
+
+  test("tries again after forgive()", async () => {
+    const { dialer, endpoint } = await hang(4);
+    skipTime(5_000);
+    expect(await codeOf(dialer, endpoint)).toBe("ABORTED");
+    dialer.forgive();
+    expect(await codeOf(dialer, endpoint)).toBe("TIMEOUT");
+  });
+
+  test("tries nothing at all with 64 that were given up, however young they are", async () => {
+    const { dialer } = await hang(64);
+    const { port } = await serve((socket) => socket.resume());
+    expect(await codeOf(dialer, { host: "127.0.0.1", port })).toBe("ABORTED");
+  });
 });
 
 describe("TcpDialer.dial() through a proxy", () => {

@@ -216,4 +216,24 @@ describe("WebSocketWay.readRetryAfter()", () => {
       { serverName: NAME, host: "host.example", address: "127.0.0.1", path: "/apiws" },
     ]);
   });
+
+  test("asks once for all who want to know meanwhile, and anew after that, whatever came of it", async () => {
+    const answers: PromiseWithResolvers<number | undefined>[] = [];
+    const way = newWay({
+      readRetryAfter: () => {
+        const answer = Promise.withResolvers<number | undefined>();
+        answers.push(answer);
+        return answer.promise;
+      },
+    });
+    const both = [way.readRetryAfter(), way.readRetryAfter()];
+    expect(answers).toHaveLength(1);
+    answers[0]?.resolve(30_000);
+    expect(await Promise.all(both)).toEqual([30_000, 30_000]);
+    const second = way.readRetryAfter();
+    answers[1]?.reject(new Error("no"));
+    await expect(second).rejects.toThrow("no");
+    void way.readRetryAfter();
+    expect(answers).toHaveLength(3);
+  });
 });

@@ -34,7 +34,7 @@ function newDialer(
     verify?: boolean;
     ca?: string[] | undefined;
     timeoutMs?: number;
-    proxyFor?: (host: string, port: number) => string | undefined;
+    proxyFor?: (names: readonly string[], port: number) => string | undefined;
   } = {},
 ): WebSocketDialer {
   return new WebSocketDialer({
@@ -296,31 +296,31 @@ describe("WebSocketDialer.dial(), through a proxy", () => {
     await proxy[Symbol.asyncDispose]();
   });
 
-  test("asks it for the address, and opens the WebSocket with TLS inside", async () => {
-    const asked: [string, number][] = [];
+  test("asks it for the address and the name, and opens the WebSocket with TLS inside", async () => {
+    const asked: [readonly string[], number][] = [];
     const dialer = newDialer({
-      proxyFor: (host, port) => {
-        asked.push([host, port]);
+      proxyFor: (names, port) => {
+        asked.push([names, port]);
         return proxy.url;
       },
     });
     const channel = await dialer.dial(endpoint(), never);
-    expect(asked).toEqual([["127.0.0.1", stub.port]]);
+    expect(asked).toEqual([[["127.0.0.1", "kws2.web.telegram.org"], stub.port]]);
     expect(proxy.requests).toEqual([{ host: "127.0.0.1", port: stub.port, credentials }]);
     expect(stub.requests[0]?.serverName).toBe(NAME);
     channel.destroy();
   });
 
   test("asks it for the name where there is no address", async () => {
-    const asked: string[] = [];
+    const asked: (readonly string[])[] = [];
     const dialer = newDialer({
-      proxyFor: (host) => {
-        asked.push(host);
+      proxyFor: (names) => {
+        asked.push(names);
         return proxy.url;
       },
     });
     const channel = await dialer.dial(endpoint({ serverName: "localhost", address: undefined }), never);
-    expect(asked).toEqual(["localhost"]);
+    expect(asked).toEqual([["localhost", "localhost"]]);
     expect(proxy.requests[0]?.host).toBe("localhost");
     channel.destroy();
   });
