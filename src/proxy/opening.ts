@@ -54,10 +54,10 @@ export interface Opened {
   readonly upstream: Upstream;
   /** Milliseconds from start to open. */
   readonly openMs: number;
-  /** It has answered the client. When it is neither proved nor blamed, that remains to be seen. */
+  /** It has answered the client. */
   readonly proved: boolean;
-  /** It has not, in good time; there was nothing better. */
-  readonly blamed: boolean;
+  /** It has, or it had its time and there is nothing more to say about its silence. */
+  readonly judged: boolean;
 }
 
 /** What happens before an opening is over. */
@@ -112,6 +112,8 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
   /** When the client had sent a whole packet, which should be answered: `performance.now()`. */
   #askedAt: number | undefined;
   #wantsQuickAck = false;
+  /** The client waits until a way is open. */
+  #held = false;
   #clientEnded = false;
   #doubt: ReturnType<typeof setTimeout> | undefined;
   #patienceMs: number = DOUBT_MS.least;
@@ -141,7 +143,7 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     this.#limit = setTimeout(() => this.#giveUp(), OPEN_LIMIT_MS);
     if (early.length > 0) this.onChunk(early);
     this.#parts.client.attach(this);
-    if (!this.#replay.overflowed) this.#parts.client.resume();
+    if (!this.#held) this.#parts.client.resume();
     this.#race.go();
   }
 
@@ -172,9 +174,11 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     release(chunk);
     if (this.#settled) return;
     const [first] = this.#trials;
-    if (first === undefined) {
-      // Nobody to take it: what overflows now would be lost, so the rest waits at the client.
-      if (this.#replay.bytes.length >= HOLD_LIMIT) this.#parts.client.pause();
+    if (first === undefined && this.#replay.overflowed) {
+      this.stop(); // nobody to take it, and no room to keep it: better no session than one with a hole in it
+    } else if (first === undefined) {
+      this.#held = this.#replay.bytes.length >= HOLD_LIMIT;
+      if (this.#held) this.#parts.client.pause();
     } else if (this.#replay.overflowed) {
       this.#choose(first);
     }
@@ -200,10 +204,11 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
   onEnd(): void {
     if (this.#clientEnded) return;
     this.#clientEnded = true;
+    if (this.#settled) return;
     const [first] = this.#trials;
-    if (!this.#settled) this.#blameForOneWhoLeft(); // apps leave by a FIN, too
+    const judged = this.#blameForOneWhoLeft(); // apps leave by a FIN, too
     if (this.#replay.empty) this.#abandon();
-    else if (first !== undefined) this.#choose(first);
+    else if (first !== undefined) this.#choose(first, { proved: false, judged });
   }
 
   onDrain(): void {}
@@ -265,6 +270,10 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
   /** Called by a trial: the first bytes have come back. */
   onAnswered(trial: Trial): void {
     if (this.#settled) return;
+    if (!this.#trials.includes(trial)) {
+      this.#dropStandby(trial); // it speaks although nobody has asked: not Telegram
+      return;
+    }
     this.#parts.standings.proved(this.#parts.name, trial.way);
     trial.way.served?.();
     this.#race.won(trial.startedAt);
@@ -273,14 +282,16 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     for (const other of this.#trials) {
       if (other !== trial && other.waitedMs(this.#askedAt, now) >= fair) this.#blame(other, now);
     }
-    this.#choose(trial, { proved: true, blamed: false });
+    this.#choose(trial, { proved: true, judged: true });
   }
 
   /** Called by a trial: the other side has gone, or has said its last without a word. */
   onTrialEnded(trial: Trial, error: Error | undefined): void {
     if (this.#settled) return;
-    this.#standby = this.#standby.filter((other) => other !== trial);
-    if (!this.#trials.includes(trial)) return;
+    if (!this.#trials.includes(trial)) {
+      this.#dropStandby(trial);
+      return;
+    }
     if (this.#askedAt === undefined && trial.ageMs >= IDLE_CLOSE_MS) {
       this.#choose(trial); // what comes next is the end of a session, and the client will come again
       return;
@@ -302,6 +313,12 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     clearTimeout(this.#limit);
     this.#limit = setTimeout(() => this.#giveUp(), Math.max(left, SECOND_CHANCE_MS));
     this.#race.go();
+  }
+
+  #dropStandby(trial: Trial): void {
+    if (!this.#standby.includes(trial)) return;
+    this.#standby = this.#standby.filter((other) => other !== trial);
+    trial.upstream.channel.destroy();
   }
 
   /** Doubt begins some time after the client has asked something, and a way is open that should have answered. */
@@ -365,7 +382,7 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     const compared = this.#race.running > 0 || this.#race.left > 0;
     const now = performance.now();
     if (compared) for (const trial of this.#trials) this.#blame(trial, now);
-    this.#choose(first, { proved: false, blamed: compared });
+    this.#choose(first, { proved: false, judged: true });
   }
 
   #blame(trial: Trial, now: number): void {
@@ -391,7 +408,7 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     this.#parts.listener.onAttemptFailed(attempt);
   }
 
-  #choose(chosen: Trial, verdict: Pick<Opened, "proved" | "blamed"> = UNJUDGED): void {
+  #choose(chosen: Trial, verdict: Pick<Opened, "proved" | "judged"> = UNJUDGED): void {
     if (!this.#settle()) return;
     this.#chosen = chosen;
     this.#dropAllBut(chosen);
@@ -406,11 +423,14 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     this.stop();
   }
 
-  #blameForOneWhoLeft(): void {
+  /** @returns Whether the client had waited so long that somebody is to blame. */
+  #blameForOneWhoLeft(): boolean {
     const now = performance.now();
-    for (const trial of this.#trials) {
-      if (trial.waitedMs(this.#askedAt, now) >= SILENT_FOR_ONE_WHO_LEFT_MS) this.#blame(trial, now);
-    }
+    const silent = this.#trials.filter((trial) => {
+      return trial.waitedMs(this.#askedAt, now) >= SILENT_FOR_ONE_WHO_LEFT_MS;
+    });
+    for (const trial of silent) this.#blame(trial, now);
+    return silent.length > 0;
   }
 
   #fail(error: unknown): void {
@@ -438,4 +458,4 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
   }
 }
 
-const UNJUDGED = { proved: false, blamed: false } as const;
+const UNJUDGED = { proved: false, judged: false } as const;

@@ -69,8 +69,8 @@ export class Session implements SessionView, OpeningListener {
   #watch: PacketWatch | undefined;
   /** The way has carried an answer. */
   #proved = false;
-  /** It has been blamed for not doing so. */
-  #blamed = false;
+  /** It has, or there is nothing more to say about its silence. */
+  #judged = false;
   /** There is no other way. */
   #alone = false;
   /** Why it is being ended from here, if it is. */
@@ -138,11 +138,11 @@ export class Session implements SessionView, OpeningListener {
     const parts = { client: this.#channel, link, target, name, ways, standings, replays, counts };
     this.#opening = new Opening({ ...parts, listener: this });
     this.#opening.start(reader.rest());
-    const { way, upstream, openMs, proved, blamed } = await this.#opening.done;
+    const { way, upstream, openMs, proved, judged } = await this.#opening.done;
     if (way !== this.#way) this.#moveTo(way, upstream, openMs);
     if (proved) this.#deps.onServed(target, ways, way);
     this.#proved = proved;
-    this.#blamed = blamed;
+    this.#judged = judged;
     this.#alone = ways.length === 1;
 
     this.#watch = new PacketWatch(target.transport);
@@ -227,7 +227,7 @@ export class Session implements SessionView, OpeningListener {
       this.#proved = true;
       if (this.#way !== undefined) this.#deps.standings.proved(this.target ?? "", this.#way);
       this.#way?.served?.();
-    } else if (!this.#proved && !this.#blamed && up > 0 && this.#quietMs >= silentMs) {
+    } else if (!this.#proved && !this.#judged && up > 0 && this.#quietMs >= silentMs) {
       this.#blameSilence();
       return !this.#alone;
     }
@@ -244,12 +244,12 @@ export class Session implements SessionView, OpeningListener {
 
   /** A client that sent more than can be sent again, waited in vain and left: its next connection goes elsewhere. */
   #blameForOneWhoLeft(): void {
-    if (this.#proved || this.#blamed || this.counts.down > 0 || this.counts.up === 0) return;
+    if (this.#proved || this.#judged || this.counts.down > 0 || this.counts.up === 0) return;
     if (this.#quietMs >= PATIENCE_MS) this.#blameSilence();
   }
 
   #blameSilence(): void {
-    this.#blamed = true;
+    this.#judged = true;
     this.#blame(new RouteError("SILENT", `open, but no answer for ${this.#quietMs / 1000} s`));
   }
 

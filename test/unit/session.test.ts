@@ -860,7 +860,7 @@ describe("Session.look(), when a way was chosen without an answer", () => {
   });
 
   // When all ways are silent the opening blames nobody; the session that follows blames the first one all the same.
-  test.failing("does not blame a way, when all are silent, for a client that leaves after that", async () => {
+  test("does not blame a way, when all are silent, for a client that leaves after that", async () => {
     const setup = await setUpJudged(new MemoryRoute("cf-worker"));
     expect(failures(setup.events)).toEqual([]);
     setup.session.look(1, LIMITS);
