@@ -1,5 +1,6 @@
 import type { Config, RouteName } from "../config/config.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
+import type { DomainPort } from "../core/names.ts";
 import type { ConnectBridge } from "../net/connect-bridge.ts";
 import { DrainPoller } from "../net/drain-poller.ts";
 import { bypasses, type OutboundProxy, parseOutboundProxy, proxyUrl } from "../net/outbound-proxy.ts";
@@ -7,7 +8,6 @@ import { TcpDialer } from "../net/tcp-dial.ts";
 import { type TlsTrust, WebSocketDialer } from "../net/websocket-dial.ts";
 import { DEFAULT_CF_LIST } from "../protocol/cf-domains.ts";
 import { CfDomainList } from "../upstream/domain-list.ts";
-import type { DomainPort } from "../upstream/name-pins.ts";
 import { Scratch } from "../upstream/packet-framer.ts";
 import { POOL_AGES, type PoolCounts, PooledRoute, type WarmableRoute } from "../upstream/pool.ts";
 import type { Route } from "../upstream/route.ts";

@@ -1,4 +1,5 @@
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
+import type { DomainPort } from "../core/names.ts";
 import { DC_NUMBERS, formatDcId, parseDcId, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import {
   type DcAddress,
@@ -11,7 +12,7 @@ import {
 } from "../protocol/mtproto/dc-addresses.ts";
 import { looksLikeSecret, type NamedSecret, parseSecret } from "../protocol/mtproto/secret.ts";
 import { parseDcAddress } from "./dc-address.ts";
-import { type DomainPort, parseDomainPort, splitDomains } from "./domain.ts";
+import { parseDomainPort, splitDomains } from "./domain.ts";
 import { FieldReader } from "./field-reader.ts";
 import { FIELDS, type FieldName, type RawConfig } from "./fields.ts";
 import { nearestOf } from "./nearest.ts";

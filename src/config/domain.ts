@@ -1,13 +1,7 @@
 import { FormatError } from "../core/errors.ts";
+import type { DomainPort } from "../core/names.ts";
 import { isDomainName } from "../protocol/cf-domains.ts";
 import { parseInteger } from "./numbers.ts";
-
-/** A host name and the port where it is served. */
-export interface DomainPort {
-  /** Lower-case ASCII (IDN as punycode), without a trailing dot. */
-  readonly domain: string;
-  readonly port: number;
-}
 
 const HTTPS_PORT = 443;
 

@@ -1,12 +1,7 @@
 import { FormatError } from "../core/errors.ts";
 import { ipVersion } from "../core/ip-address.ts";
+import type { AddressBook } from "../core/names.ts";
 import { parseHostName } from "./domain.ts";
-
-/** What knows the addresses of names without asking DNS. */
-export interface AddressBook {
-  /** Returns the IP address for a host name, without brackets; `undefined` means: ask DNS. */
-  addressOf(name: string): string | undefined;
-}
 
 /** One name, or all names below one, with its address. */
 export interface Pin {

@@ -4,6 +4,7 @@ import { isRouteErrorCode, RouteError } from "../core/errors.ts";
 import { ipVersion } from "../core/ip-address.ts";
 import { formatHostPort } from "./outbound-proxy.ts";
 import { socketErrorOf } from "./tcp-dial.ts";
+import { CERTIFICATE_CODE } from "./websocket-dial.ts";
 
 /** How requests are made. */
 export interface FetchOptions {
@@ -29,10 +30,6 @@ export interface FetchTextOptions extends FetchOptions {
 const REDIRECT_LIMIT = 3;
 const RETRY_AFTER_TIMEOUT_MS = 3_000;
 const RETRY_AFTER_LIMIT_MS = 60 * 60_000;
-
-/** The certificate errors of OpenSSL and Node, which have no common prefix. */
-const CERTIFICATE_CODE =
-  /^(?:CERT_|ERR_TLS|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_SSL|HOSTNAME_MISMATCH|INVALID_CA|CRL_)/;
 
 /**
  * Downloads a short text over HTTPS, or over HTTP where `url` says so.

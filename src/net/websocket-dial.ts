@@ -186,7 +186,7 @@ function blameProxy(error: RouteError): RouteError {
 const PROXY_REFUSAL = /^Proxy [a-z ]+: (\d{3}(?: ([A-Z]+))?.*)$/;
 
 /** The certificate errors of OpenSSL and Node, which have no common prefix. */
-const CERTIFICATE_CODE =
+export const CERTIFICATE_CODE =
   /^(?:CERT_|ERR_TLS|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO|ERR_SSL|HOSTNAME_MISMATCH|INVALID_CA|CRL_)/;
 
 /**

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import type { DomainPort } from "../../src/core/names.ts";
 import { DrainPoller } from "../../src/net/drain-poller.ts";
 import { WebSocketDialer } from "../../src/net/websocket-dial.ts";
 import type { DcTarget } from "../../src/protocol/mtproto/dc.ts";
-import type { DomainPort } from "../../src/upstream/name-pins.ts";
 import { Scratch } from "../../src/upstream/packet-framer.ts";
 import { CfDomainRoute } from "../../src/upstream/routes/cf-domain.ts";
 import type { WebSocketWay, WebSocketWayDeps } from "../../src/upstream/web-socket-way.ts";

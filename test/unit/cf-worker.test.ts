@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import type { DomainPort } from "../../src/core/names.ts";
 import { DrainPoller } from "../../src/net/drain-poller.ts";
 import { WebSocketDialer } from "../../src/net/websocket-dial.ts";
 import type { DcTarget, Target } from "../../src/protocol/mtproto/dc.ts";
-import type { DomainPort } from "../../src/upstream/name-pins.ts";
 import { Scratch } from "../../src/upstream/packet-framer.ts";
 import { CfWorkerRoute } from "../../src/upstream/routes/cf-worker.ts";
 import type { WebSocketWayDeps } from "../../src/upstream/web-socket-way.ts";

@@ -1,10 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import { checkServerIdentity } from "node:tls";
+import type { DomainPort } from "../../src/core/names.ts";
 import { DrainPoller } from "../../src/net/drain-poller.ts";
 import { WebSocketDialer } from "../../src/net/websocket-dial.ts";
 import { type DcTarget, describeTarget, type Target } from "../../src/protocol/mtproto/dc.ts";
 import type { DcAddress } from "../../src/protocol/mtproto/dc-addresses.ts";
-import type { DomainPort } from "../../src/upstream/name-pins.ts";
 import { Scratch } from "../../src/upstream/packet-framer.ts";
 import { DirectWsRoute } from "../../src/upstream/routes/direct-ws.ts";
 import type { WebSocketWay, WebSocketWayDeps } from "../../src/upstream/web-socket-way.ts";

@@ -1,6 +1,6 @@
+import { type AddressBook, type DomainPort, describeDomain } from "../../core/names.ts";
 import type { DcTarget } from "../../protocol/mtproto/dc.ts";
 import { webSocketPath } from "../../protocol/mtproto/dc-addresses.ts";
-import { type DomainPort, describeDomain, type Pins } from "../name-pins.ts";
 import type { WarmableRoute } from "../pool.ts";
 import { WaysByTarget } from "../route.ts";
 import { WebSocketWay, type WebSocketWayDeps } from "../web-socket-way.ts";
@@ -14,7 +14,7 @@ import { WebSocketWay, type WebSocketWayDeps } from "../web-socket-way.ts";
 export class CfDomainRoute implements WarmableRoute {
   readonly id = "cf-domain";
   readonly #domains: () => readonly DomainPort[];
-  readonly #pins: Pins;
+  readonly #pins: AddressBook;
   readonly #deps: WebSocketWayDeps;
   readonly #ways = new WaysByTarget<WebSocketWay>();
   #madeFrom: readonly DomainPort[] | undefined;
@@ -23,7 +23,7 @@ export class CfDomainRoute implements WarmableRoute {
     options: {
       /** The same array as long as nothing changed. */
       readonly domains: () => readonly DomainPort[];
-      readonly pins: Pins;
+      readonly pins: AddressBook;
     },
     deps: WebSocketWayDeps,
   ) {

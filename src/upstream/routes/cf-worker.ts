@@ -1,7 +1,7 @@
+import { type AddressBook, type DomainPort, describeDomain } from "../../core/names.ts";
 import type { DcTarget } from "../../protocol/mtproto/dc.ts";
 import { DEFAULT_TCP_IPS, TEST_TCP_IPS } from "../../protocol/mtproto/dc-addresses.ts";
 import { formatRelayPath } from "../../protocol/relay/request.ts";
-import { type DomainPort, describeDomain, type Pins } from "../name-pins.ts";
 import type { WarmableRoute } from "../pool.ts";
 import { WaysByTarget } from "../route.ts";
 import { WebSocketWay, type WebSocketWayDeps } from "../web-socket-way.ts";
@@ -16,7 +16,7 @@ export class CfWorkerRoute implements WarmableRoute {
   readonly id = "cf-worker";
   readonly #domains: readonly DomainPort[];
   readonly #token: string | undefined;
-  readonly #pins: Pins;
+  readonly #pins: AddressBook;
   readonly #deps: WebSocketWayDeps;
   readonly #ways = new WaysByTarget<WebSocketWay>();
 
@@ -25,7 +25,7 @@ export class CfWorkerRoute implements WarmableRoute {
       readonly domains: readonly DomainPort[];
       /** Sent as `Authorization: Bearer`, for Workers that ask who is there. */
       readonly token: string | undefined;
-      readonly pins: Pins;
+      readonly pins: AddressBook;
     },
     deps: WebSocketWayDeps,
   ) {

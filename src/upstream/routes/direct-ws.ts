@@ -1,3 +1,4 @@
+import type { AddressBook, DomainPort } from "../../core/names.ts";
 import type { DcTarget } from "../../protocol/mtproto/dc.ts";
 import {
   type DcAddress,
@@ -6,7 +7,6 @@ import {
   webSocketHost,
   webSocketPath,
 } from "../../protocol/mtproto/dc-addresses.ts";
-import type { DomainPort, Pins } from "../name-pins.ts";
 import type { WarmableRoute } from "../pool.ts";
 import { WaysByTarget } from "../route.ts";
 import { WebSocketWay, type WebSocketWayDeps } from "../web-socket-way.ts";
@@ -21,7 +21,7 @@ export class DirectWsRoute implements WarmableRoute {
   readonly id: "direct-ws" | "fronted-ws";
   readonly #front: DomainPort | undefined;
   readonly #addresses: ReadonlyMap<number, DcAddress>;
-  readonly #pins: Pins;
+  readonly #pins: AddressBook;
   readonly #deps: WebSocketWayDeps;
   readonly #ways = new WaysByTarget<WebSocketWay>();
 
@@ -30,7 +30,7 @@ export class DirectWsRoute implements WarmableRoute {
       readonly front: DomainPort | undefined;
       /** By dc number. Data centres that are not in it go by DNS; 203 goes where 2 goes. */
       readonly addresses: ReadonlyMap<number, DcAddress>;
-      readonly pins: Pins;
+      readonly pins: AddressBook;
     },
     deps: WebSocketWayDeps,
   ) {
