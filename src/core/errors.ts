@@ -109,8 +109,9 @@ export interface RouteAttempt {
 export class NoRouteError extends TgwsError<"NO_ROUTE"> {
   readonly attempts: readonly RouteAttempt[];
 
-  constructor(target: string, attempts: readonly RouteAttempt[]) {
-    super("NO_ROUTE", `Cannot reach ${target}: ${describeAttempts(attempts) || "no route serves it"}`);
+  /** @param otherwise What is to blame when no attempt is. */
+  constructor(target: string, attempts: readonly RouteAttempt[], otherwise = "no route serves it") {
+    super("NO_ROUTE", `Cannot reach ${target}: ${describeAttempts(attempts) || otherwise}`);
     this.attempts = attempts;
   }
 }

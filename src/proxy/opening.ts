@@ -156,7 +156,9 @@ export class Opening implements ChannelSink, RaceListener, TrialListener, Output
     if (this.#settled) return;
     const [first] = this.#trials;
     if (first === undefined && this.#replay.overflowed) {
-      this.stop(); // nobody to take it, and no room to keep it: better no session than one with a hole in it
+      // Nobody to take it, and no room to keep it: better no session than one with a hole in it.
+      const why = "too many clients wait, there is no memory for its first packets";
+      this.#fail(new NoRouteError(this.#parts.name, this.#race.failed, why));
     } else if (first === undefined) {
       this.#held = this.#replay.bytes.length >= HOLD_LIMIT;
       if (this.#held) this.#parts.client.pause();

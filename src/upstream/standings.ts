@@ -149,10 +149,7 @@ export class Standings {
     this.changed = true;
   }
 
-  /**
-   * None of all ways opened for a session: it is not them, so each goes back to its place as soon as there is
-   * something better to do than to wait.
-   */
+  /** None of all ways opened for a session: it is not them, so what kept them from opening is forgotten. */
   excuse(ways: readonly Way[]): void {
     for (const way of ways) {
       const key = keyOf(way);

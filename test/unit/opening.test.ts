@@ -653,6 +653,7 @@ describe("Opening, with a client that sends much", () => {
     setup.app.write(new Uint8Array(101));
     await settle();
     expect(setup.outcome.error).toBeInstanceOf(NoRouteError);
+    expect(String(setup.outcome.error)).toContain("no memory for its first packets");
     expect(way.pending).toBe(0);
   });
 
