@@ -21,7 +21,7 @@ export class ByteReader implements ChannelSink {
   #held: Uint8Array[] = [];
   #heldBytes = 0;
   #wanted = 0;
-  #waiting: { resolve: (bytes: Uint8Array) => void; reject: (error: Error) => void } | undefined;
+  #waiting: { resolve: () => void; reject: (error: Error) => void } | undefined;
   #discarded: number | undefined;
   #ended = false;
   #closed = false;
@@ -41,11 +41,31 @@ export class ByteReader implements ChannelSink {
    *
    * @throws {HandshakeError} `CLOSED` when the channel ends first; `TIMEOUT` when `signal` aborts first.
    */
-  read(length: number, signal: Cancel): Promise<Uint8Array> {
-    if (this.#heldBytes >= length) return Promise.resolve(this.#take(length));
+  async read(length: number, signal: Cancel): Promise<Uint8Array> {
+    await this.#ensure(length, signal);
+    return this.take(length);
+  }
+
+  /**
+   * Waits until `length` bytes are there, and returns all that are, without taking them.
+   *
+   * @throws {HandshakeError} As {@link ByteReader.read}. What is held stays.
+   */
+  async peek(length: number, signal: Cancel): Promise<Uint8Array> {
+    await this.#ensure(length, signal);
+    return this.#join();
+  }
+
+  /** How many bytes are held. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
+  #ensure(length: number, signal: Cancel): Promise<void> {
+    if (this.#heldBytes >= length) return Promise.resolve();
     if (this.#ended) return Promise.reject(closedError());
     if (signal.aborted) return Promise.reject(timeoutError());
-    const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#wanted = length;
     this.#waiting = { resolve, reject };
     const onAbort = (): void => {
@@ -56,9 +76,17 @@ export class ByteReader implements ChannelSink {
     return promise.finally(() => signal.removeEventListener("abort", onAbort));
   }
 
+  /** Takes the first `length` bytes of what is held. */
+  take(length: number): Uint8Array {
+    const all = this.#join();
+    this.#held = all.length > length ? [all.subarray(length)] : [];
+    this.#heldBytes = Math.max(0, all.length - length);
+    return all.subarray(0, length);
+  }
+
   /** Takes everything that is held. The next sink gets what comes after it. */
   rest(): Uint8Array {
-    return this.#take(this.#heldBytes);
+    return this.take(this.#heldBytes);
   }
 
   /**
@@ -90,7 +118,7 @@ export class ByteReader implements ChannelSink {
     const waiting = this.#waiting;
     if (waiting !== undefined && this.#heldBytes >= this.#wanted) {
       this.#waiting = undefined;
-      waiting.resolve(this.#take(this.#wanted));
+      waiting.resolve();
     }
     if (this.#heldBytes >= HOLD_LIMIT) this.#channel.pause();
   }
@@ -111,12 +139,9 @@ export class ByteReader implements ChannelSink {
     this.onEnded?.();
   }
 
-  #take(length: number): Uint8Array {
+  #join(): Uint8Array {
     if (this.#held.length > 1) this.#held = [concatBytes(this.#held)];
-    const [all = new Uint8Array(0)] = this.#held;
-    this.#held = all.length > length ? [all.subarray(length)] : [];
-    this.#heldBytes = all.length - length;
-    return all.subarray(0, length);
+    return this.#held[0] ?? new Uint8Array(0);
   }
 }
 

@@ -37,6 +37,8 @@ export interface Channel {
   end(): void;
   /** Sends what is queued, then closes. What still arrives is of no interest. */
   close(): void;
+  /** Sends what is queued, then breaks the connection, so that the peer sees it broken and not ended. */
+  reset(): void;
   /** Drops the connection and what is queued. */
   destroy(): void;
   /** Makes sure that a silent peer is still there, where the protocol has a way; otherwise does nothing. */
@@ -45,4 +47,10 @@ export interface Channel {
   readonly answersPings: boolean;
   /** Nothing shows that the peer is still there: the last ping has no answer, or there is no way to ask. */
   readonly unanswered: boolean;
+}
+
+/** A channel that sends several pieces at once, as its own bytes have to be wrapped by somebody else's. */
+export interface GatherChannel extends Channel {
+  /** As {@link Channel.write} of all `parts` in their order, in one call of the operating system, without joining them. */
+  writeAll(parts: readonly Uint8Array[]): void;
 }

@@ -26,6 +26,8 @@ export interface SpliceParts {
   readonly upstream: Channel;
   readonly link: Link;
   readonly counts: ByteCounts;
+  /** When a side breaks, the other is broken, too, instead of closed: nobody can tell that something is between. */
+  readonly passResets?: boolean;
 }
 
 /**
@@ -39,6 +41,8 @@ export interface SpliceParts {
 export class Splice {
   /** Settles when both channels have closed; rejects when a transform throws, which is a bug. */
   readonly ended: Promise<SpliceEnd>;
+  /** See {@link SpliceParts}. */
+  readonly passResets: boolean;
   readonly #client: Channel;
   readonly #upstream: Channel;
   readonly #up: Pump;
@@ -50,13 +54,14 @@ export class Splice {
   /** Channels that are not closed yet. */
   #open = 2;
 
-  constructor({ client, upstream, link, counts }: SpliceParts) {
+  constructor({ client, upstream, link, counts, passResets = false }: SpliceParts) {
     const { promise, resolve, reject } = Promise.withResolvers<SpliceEnd>();
     this.ended = promise;
     this.#resolve = resolve;
     this.#reject = reject;
     this.#client = client;
     this.#upstream = upstream;
+    this.passResets = passResets;
     this.#up = new Pump(this, "up", client, upstream, link.up, counts);
     this.#down = new Pump(this, "down", upstream, client, link.down, counts);
     client.attach(this.#up);
@@ -170,7 +175,8 @@ class Pump implements ChannelSink {
   onClose(error?: Error): void {
     this.sourceEnded = true;
     this.#splice.onEnded(this.#direction, error);
-    this.#to.close();
+    if (error !== undefined && this.#splice.passResets) this.#to.reset();
+    else this.#to.close();
     // Nothing can be written to `from` any more, so reading `to` only serves to notice its end.
     this.#to.resume();
     this.#splice.onClosed(this.#direction);

@@ -23,6 +23,13 @@ export interface Link {
   readonly down: Transform;
 }
 
+/** Passes bytes on as they are. */
+export const PASS: Transform = {
+  push(chunk, output) {
+    output.write(chunk);
+  },
+};
+
 /** A running stream cipher: `update` returns as many new bytes as it was given. */
 export interface StreamCipher {
   update(bytes: Uint8Array): Uint8Array;

@@ -3,7 +3,8 @@ import type { Config } from "../config/config.ts";
 import { DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import { webSocketDc } from "../protocol/mtproto/dc-addresses.ts";
 import { formatProxyLinks } from "../protocol/mtproto/proxy-link.ts";
-import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import type { NamedSecret, SecretForm } from "../protocol/mtproto/secret.ts";
+import { wrap } from "./doctor-text.ts";
 import { isLoopback, linkHost } from "./lan-address.ts";
 
 /** What a banner is about. */
@@ -17,40 +18,96 @@ export interface BannerFacts {
   readonly qr: boolean;
 }
 
+/** Columns that lists are broken at; links are as long as they are. */
+const WIDTH = 80;
+/** What stands before the text of a line: two spaces and its label. */
+const LABEL_WIDTH = 16;
+const HTTPS_PORT = 443;
+
 /** The text of the first minute: where the proxy is, how an app gets to it, and which way the data goes. */
 export function formatBanner(facts: BannerFacts): string {
   const { version, config, port } = facts;
   const host = config.host.includes(":") ? `[${config.host}]` : config.host;
-  const lines = [`tgws ${version}`, "", `  Listening on  ${host}:${port}`, ...formatLinks(facts), ""];
-  if (isLoopback(config.host)) {
-    lines.push("  Only apps on this computer can use it. For phones in the same network: --host 0.0.0.0", "");
-  }
-  lines.push(
+  return [
+    `tgws ${version}`,
+    "",
+    `  Listening on  ${host}:${port}`,
+    ...formatLooks(config),
+    ...formatLinks(facts),
+    "",
+    ...formatTips(config, port),
     ...formatRoutes(config),
     "",
     "  Stop with Ctrl-C. Calls do not go through proxies of this kind.",
     "",
-  );
-  return lines.join("\n");
+  ].join("\n");
 }
 
-/** The links for every secret; the QR code is for the first. */
+/** The links for every secret, in each form that it is accepted in; the QR code is for the first of all. */
 export function formatLinks({ config, port, secrets, qr }: Omit<BannerFacts, "version">): string[] {
+  const forms = listForms(config);
+  const host = linkHost(config.host);
   const lines: string[] = [];
-  for (const [index, { name, key }] of secrets.entries()) {
-    const links = formatProxyLinks({ host: linkHost(config.host), port, key, form: "padded" });
-    if (secrets.length > 1) lines.push("", `  ${name}`);
-    lines.push(`  Open in app   ${links.tg}`, `  Share         ${links.https}`);
-    if (qr && index === 0) {
-      lines.push(
-        "",
-        ...renderUnicodeCompact(links.https, { border: 2 })
-          .split("\n")
-          .map((row) => `  ${row}`),
-      );
+  let drawn = !qr;
+  for (const { name, key } of secrets) {
+    for (const form of forms) {
+      const links = formatProxyLinks({ host, port, key, form });
+      const labels = [
+        ...(secrets.length > 1 ? [name] : []),
+        ...(forms.length > 1 ? [describeForm(form)] : []),
+      ];
+      if (labels.length > 0) lines.push("", `  ${labels.join(", ")}`);
+      lines.push(`  Open in app   ${links.tg}`, `  Share         ${links.https}`);
+      if (!drawn) lines.push("", ...drawQrCode(links.https));
+      drawn = true;
     }
   }
   return lines;
+}
+
+/** Fake TLS first: who has turned it on wants it used. Padding costs little, so plain is for who refuses it. */
+function listForms({ accept, fakeTlsDomains }: Config): SecretForm[] {
+  const forms: SecretForm[] = fakeTlsDomains.map((fakeTls) => ({ fakeTls }));
+  if (accept.padded) forms.push("padded");
+  else if (accept.plain) forms.push("plain");
+  return forms;
+}
+
+function describeForm(form: SecretForm): string {
+  return typeof form === "object" ? form.fakeTls : "without fake TLS";
+}
+
+function drawQrCode(text: string): string[] {
+  return renderUnicodeCompact(text, { border: 2 })
+    .split("\n")
+    .map((row) => `  ${row}`);
+}
+
+/** Which site the proxy passes for, when it does. */
+function formatLooks({ fakeTlsDomains }: Config): string[] {
+  if (fakeTlsDomains.length === 0) return [];
+  const sites = fakeTlsDomains.length === 1 ? "that site" : "those sites";
+  return wrap(`${fakeTlsDomains.join(", ")} (strangers see ${sites})`, {
+    width: WIDTH,
+    first: "  Looks like".padEnd(LABEL_WIDTH),
+    others: " ".repeat(LABEL_WIDTH),
+  });
+}
+
+/** What a newcomer may not know, each in a paragraph of its own. */
+function formatTips(config: Config, port: number): string[] {
+  if (config.proxyProtocol) {
+    const who = `Only proxies at ${config.trustedProxies.join(", ")} can use it, with the PROXY protocol.`;
+    const how = "For the link of such a proxy: tgws link --host <its name> --port <its port>";
+    const margin = { width: WIDTH, first: "  ", others: "  " };
+    return [...wrap(who, margin), ...wrap(how, margin), ""];
+  }
+  if (isLoopback(config.host)) {
+    return ["  Only apps on this computer can use it. For phones in the same network: --host 0.0.0.0", ""];
+  }
+  if (config.accept.fakeTls && port !== HTTPS_PORT)
+    return ["  Web sites are at port 443: --port 443 looks real", ""];
+  return [];
 }
 
 /** In which order ways are tried at first, and where the first leads. */

@@ -27,7 +27,7 @@ export interface Command {
 }
 
 const SERVE_FIELDS = Object.keys(FIELDS) as FieldName[];
-const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret"];
+const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret", "fakeTlsDomain", "accept"];
 /** What the proxy's command line may have and is of no interest to who only looks at routes is accepted, too. */
 const ROUTE_FIELDS = SERVE_FIELDS;
 
@@ -51,6 +51,7 @@ const link: Command = {
       throw new ConfigError([{ path: "--port", message: "0: a link needs the real port" }]);
     const secrets = resolveSecrets(config);
     const qr = isatty(1);
+    for (const warning of config.warnings) console.error(`tgws: ${warning}`);
     console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
     return undefined;
   },

@@ -10,6 +10,7 @@ import { SessionLog } from "../observe/session-log.ts";
 import { Stats } from "../observe/stats.ts";
 import { DEFAULT_DC, type Target, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import { Masks } from "../proxy/mask.ts";
 import { ReplayBudget } from "../proxy/replay.ts";
 import { ProxyServer } from "../proxy/server.ts";
 import type { PoolCounts } from "../upstream/pool.ts";
@@ -17,6 +18,7 @@ import { probeWay } from "../upstream/probe.ts";
 import { Restorer } from "../upstream/restorer.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { formatBanner } from "./banner.ts";
+import { buildDisguise } from "./build-disguise.ts";
 import { buildRoutes } from "./build-routes.ts";
 import { openState } from "./state.ts";
 import { readTrust } from "./trust.ts";
@@ -73,10 +75,15 @@ export async function serve(config: Config, version: string): Promise<void> {
       route: way.route,
     });
   });
-  const server = new ProxyServer(
+  const disguise = buildDisguise(config, { secrets, proxy: set.proxy, port: () => server.port, log });
+  const server: ProxyServer = new ProxyServer(
     { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
     {
       secrets,
+      forms: config.accept,
+      disguise,
+      masks: new Masks(config.maskMax),
+      trustedProxies: config.proxyProtocol ? config.trustedProxies : undefined,
       routes: set.routes,
       standings,
       replays: new ReplayBudget(),
@@ -98,6 +105,7 @@ export async function serve(config: Config, version: string): Promise<void> {
   }
   survive(log, config.verbose);
   set.domainList?.start();
+  disguise?.cover.start();
   const summary = summarize(stats, log);
   const keeping = setInterval(() => keep(standings, state.routes), KEEP_MS);
   const network = new NetworkWatch((change) => {
@@ -113,12 +121,13 @@ export async function serve(config: Config, version: string): Promise<void> {
   network.stop();
   clearInterval(summary);
   restorer.close();
+  disguise?.cover.close();
   await server.stop(GRACE_MS);
   set.close(); // after the sessions, whose bytes may go through one of its tunnels
   clearInterval(keeping);
   keep(standings, state.routes);
   log.info(`stats: ${stats.summary()}`);
-  for (const line of stats.routeLines()) log.info(`stats: ${line}`);
+  for (const line of stats.lines()) log.info(`stats: ${line}`);
   await log.close();
 }
 
@@ -169,7 +178,7 @@ function summarize(stats: Stats, log: Logger): ReturnType<typeof setInterval> {
     const now = stats.summary();
     if (now !== last) {
       log.info(`stats: ${now}`);
-      for (const line of stats.routeLines()) log.debug(`stats: ${line}`);
+      for (const line of stats.lines()) log.debug(`stats: ${line}`);
     }
     last = now;
   }, SUMMARY_MS);

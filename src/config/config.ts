@@ -1,4 +1,5 @@
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
+import { IpNetwork } from "../core/ip-network.ts";
 import type { DomainPort } from "../core/names.ts";
 import { DC_NUMBERS, formatDcId, parseDcId, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import {
@@ -10,10 +11,11 @@ import {
   TEST_TCP_IPS,
   TEST_TCP_IPV6,
 } from "../protocol/mtproto/dc-addresses.ts";
-import { looksLikeSecret, type NamedSecret, parseSecret } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret, type NamedSecret, parseSecretText } from "../protocol/mtproto/secret.ts";
 import { parseDcAddress } from "./dc-address.ts";
-import { parseDomainPort, splitDomains } from "./domain.ts";
-import { FieldReader } from "./field-reader.ts";
+import { parseDomainPort } from "./domain.ts";
+import { type FakeTlsSettings, readFakeTls } from "./fake-tls.ts";
+import { FieldReader, splitList } from "./field-reader.ts";
 import { FIELDS, type FieldName, type RawConfig } from "./fields.ts";
 import { nearestOf } from "./nearest.ts";
 import { parseInteger, parseNumber } from "./numbers.ts";
@@ -29,12 +31,19 @@ export type RouteName = (typeof ROUTE_NAMES)[number];
 export const DEFAULT_CF_LIST_URL =
   "https://raw.githubusercontent.com/Flowseal/tg-ws-proxy/main/.github/cfproxy-domains.txt";
 
+/** Who may send PROXY headers unless the user says otherwise: this machine. */
+const DEFAULT_TRUSTED_PROXIES = ["127.0.0.0/8", "::1"].map((text) => IpNetwork.parse(text));
+
 /** Everything that can be set, checked. */
-export interface Config {
+export interface Config extends FakeTlsSettings {
   readonly host: string;
   readonly port: number;
   /** Empty: use the one that is kept on disk. */
   readonly secrets: readonly NamedSecret[];
+  /** Every connection begins with a PROXY header, from one of `trustedProxies`. */
+  readonly proxyProtocol: boolean;
+  /** At least one. */
+  readonly trustedProxies: readonly IpNetwork[];
   /** In the order of trying, at least one; a route that lacks its domain is not among them. */
   readonly routes: readonly RouteName[];
   /** By dc number; the ones that are not there go by DNS. */
@@ -82,10 +91,17 @@ export const MAX_SECRETS = 16;
 export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []): Config {
   const reader = new FieldReader(raw, earlier);
   const wanted = readRoutes(reader);
+  const host = reader.value("host", "127.0.0.1", parseHost);
+  const port = reader.value("port", 1443, (text) => parseInteger(text, 0, 65_535));
+  const { secrets, domains } = readSecrets(reader);
+  const fakeTls = readFakeTls(reader, domains);
   const config: Config = {
-    host: reader.value("host", "127.0.0.1", parseHost),
-    port: reader.value("port", 1443, (text) => parseInteger(text, 0, 65_535)),
-    secrets: readSecrets(reader),
+    host,
+    port,
+    secrets,
+    ...fakeTls,
+    proxyProtocol: raw.proxyProtocol !== undefined,
+    trustedProxies: readTrustedProxies(reader),
     routes: pickRoutes(reader, wanted),
     dcAddresses: readDcAddresses(reader),
     ...readTcpAddresses(reader),
@@ -103,7 +119,7 @@ export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []
     tlsCaFile: reader.value<string | undefined>("tlsCa", undefined, parsePath),
     logFile: readLogFile(reader),
     verbose: raw.verbose !== undefined,
-    warnings: findIdle(reader, wanted),
+    warnings: [...findIdleFakeTls(reader, fakeTls, domains), ...findIdle(reader, wanted)],
   };
   if (reader.issues.length > 0) throw new ConfigError(reader.issues);
   return Object.freeze(config);
@@ -113,7 +129,7 @@ export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []
 function findIdle(reader: FieldReader, wanted: readonly RouteName[]): string[] {
   const idle: string[] = [];
   const warn = (name: FieldName, why: string): void => {
-    if (reader.given(name)) idle.push(`--${FIELDS[name].flag} has no effect ${why}`);
+    idle.push(...idleAmong(reader, [name], why));
   };
   for (const [route, names] of ROUTE_FIELDS) {
     if (wanted.includes(route)) continue;
@@ -139,6 +155,26 @@ function findIdle(reader: FieldReader, wanted: readonly RouteName[]): string[] {
   return idle;
 }
 
+/** @param pasted The domains of `ee` secrets. */
+function findIdleFakeTls(
+  reader: FieldReader,
+  { accept }: FakeTlsSettings,
+  pasted: readonly string[],
+): string[] {
+  const named = reader.given("fakeTlsDomain") || pasted.length > 0;
+  const why = named ? "without ee in --accept" : "without --fake-tls-domain";
+  return [
+    ...(accept.fakeTls ? [] : idleAmong(reader, ["fakeTlsDomain", "maskHost", "maskMax"], why)),
+    ...(accept.fakeTls || pasted.length === 0 ? [] : [`the domain of an ee secret has no effect ${why}`]),
+    ...(reader.given("proxyProtocol") ? [] : idleAmong(reader, ["trustedProxy"], "without --proxy-protocol")),
+  ];
+}
+
+function idleAmong(reader: FieldReader, names: readonly FieldName[], why: string): string[] {
+  const given = names.filter((name) => reader.given(name));
+  return given.map((name) => `--${FIELDS[name].flag} has no effect ${why}`);
+}
+
 /** The settings that one route alone uses. */
 const ROUTE_FIELDS: readonly (readonly [RouteName, readonly FieldName[]])[] = [
   ["fronted-ws", ["frontDomain"]],
@@ -150,27 +186,16 @@ const ROUTE_FIELDS: readonly (readonly [RouteName, readonly FieldName[]])[] = [
 /** The routes that the user names, or else all. */
 function readRoutes(reader: FieldReader): readonly RouteName[] {
   if (!reader.given("route")) return ROUTE_NAMES;
-  const routes: RouteName[] = [];
-  for (const text of reader.raw.route ?? []) {
-    const parts = text.split(",").filter((part) => part.trim() !== "");
-    if (parts.length === 0) reader.refuse("route", "is empty", ROUTES_HINT);
-    for (const part of parts) {
-      reader.attempt("route", part, () => {
-        const route = parseRoute(part.trim().toLowerCase());
-        if (routes.includes(route)) throw new FormatError("BAD_VALUE", "named twice", "keep one of them");
-        routes.push(route);
-      });
-    }
-  }
-  return routes;
+  return reader.parts("route", parseRoute, ROUTES_HINT);
 }
 
 const ROUTES_HINT = `the routes are ${ROUTE_NAMES.join(", ")}`;
 
 function parseRoute(text: string): RouteName {
-  const route = ROUTE_NAMES.find((name) => name === text);
+  const written = text.toLowerCase();
+  const route = ROUTE_NAMES.find((name) => name === written);
   if (route !== undefined) return route;
-  const near = nearestOf(text, ROUTE_NAMES);
+  const near = nearestOf(written, ROUTE_NAMES);
   const hint = near === undefined ? ROUTES_HINT : `did you mean ${near}?`;
   throw new FormatError("BAD_VALUE", "no such route", hint);
 }
@@ -197,9 +222,14 @@ function pickRoutes(reader: FieldReader, wanted: readonly RouteName[]): RouteNam
   return routes;
 }
 
-function readSecrets(reader: FieldReader): NamedSecret[] {
+/** @returns The secrets, and the domains of those that are `ee` secrets, each once. */
+function readSecrets(reader: FieldReader): {
+  readonly secrets: readonly NamedSecret[];
+  readonly domains: readonly string[];
+} {
   const texts = reader.raw.secret ?? [];
   const secrets: NamedSecret[] = [];
+  const domains = new Set<string>();
   const refuse = (message: string, hint?: string): void => reader.refuse("secret", message, hint);
   if (texts.length > MAX_SECRETS) refuse(`${texts.length} secrets, but ${MAX_SECRETS} is the most`);
   for (const [index, text] of texts.entries()) {
@@ -214,17 +244,23 @@ function readSecrets(reader: FieldReader): NamedSecret[] {
       continue;
     }
     try {
-      const key = parseSecret(text.slice(colon + 1));
+      const { key, domain } = parseSecretText(text.slice(colon + 1));
+      if (domain !== undefined) domains.add(domain);
       if (secrets.some((other) => other.name === name)) refuse(`two secrets are named ${name}`);
       else if (secrets.some((other) => other.key.toHex() === key.toHex()))
-        refuse(`${name} repeats another secret`);
+        refuse(`${name} repeats another secret`, domain && `--fake-tls-domain ${domain} adds its domain`);
       else secrets.push({ name, key });
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
       refuse(`${name}: ${error.message}`, error.hint);
     }
   }
-  return secrets;
+  return { secrets, domains: [...domains] };
+}
+
+function readTrustedProxies(reader: FieldReader): readonly IpNetwork[] {
+  if (!reader.given("trustedProxy")) return DEFAULT_TRUSTED_PROXIES;
+  return reader.parts("trustedProxy", (text) => IpNetwork.parse(text), "for example 10.0.0.0/8 or ::1");
 }
 
 function readDcAddresses(reader: FieldReader): Map<number, DcAddress> {
@@ -274,7 +310,7 @@ function joinAddresses(
 function readDomains(reader: FieldReader, name: FieldName): DomainPort[] {
   const domains = new Map<string, DomainPort>();
   reader.each(name, (text) => {
-    const parts = splitDomains(text);
+    const parts = splitList(text);
     if (parts.length === 0) throw new FormatError("BAD_VALUE", "there is no domain in it");
     for (const part of parts) {
       reader.attempt(name, part, () => {

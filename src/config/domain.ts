@@ -28,11 +28,6 @@ export function parseDomainPort(text: string): DomainPort {
   return { domain, port: colon < 0 ? HTTPS_PORT : parseInteger(bare.slice(colon + 1), 1, 65_535) };
 }
 
-/** Splits a text at commas, semicolons and spaces, as tg-ws-proxy does with its lists of domains. */
-export function splitDomains(text: string): string[] {
-  return text.split(/[\s,;]+/).filter((part) => part !== "");
-}
-
 /**
  * Returns a host name in lower case and ASCII, without a trailing dot; `undefined` when it is none.
  *

@@ -35,6 +35,29 @@ export class FieldReader {
     for (const text of this.raw[name] ?? []) this.attempt(name, text, () => take(text));
   }
 
+  /**
+   * Returns what `parse` makes of each part of a list, in order; a text may hold several parts. One that says the
+   * same as another is refused, by what `toString` makes of both.
+   *
+   * @param hint What could be there, for a text without any part.
+   */
+  parts<T extends { toString(): string }>(name: FieldName, parse: (text: string) => T, hint: string): T[] {
+    const found = new Map<string, T>();
+    for (const text of this.raw[name] ?? []) {
+      const parts = splitList(text);
+      if (parts.length === 0) this.refuse(name, "is empty", hint);
+      for (const part of parts) {
+        this.attempt(name, part, () => {
+          const value = parse(part);
+          const key = value.toString();
+          if (found.has(key)) throw new FormatError("BAD_VALUE", "named twice", "keep one of them");
+          found.set(key, value);
+        });
+      }
+    }
+    return [...found.values()];
+  }
+
   /** Runs `parse`; what it says about `text` becomes an issue of the field. */
   attempt(name: FieldName, text: string, parse: () => void): void {
     try {
@@ -53,6 +76,11 @@ export class FieldReader {
     const path = `--${FIELDS[name].flag}`;
     this.issues.push({ path, message, ...(hint === undefined ? {} : { hint }) });
   }
+}
+
+/** Splits a text at commas, semicolons and spaces, as tg-ws-proxy does with its lists of domains. */
+export function splitList(text: string): string[] {
+  return text.split(/[\s,;]+/).filter((part) => part !== "");
 }
 
 /** `--port <port>; 1443 without it`. */

@@ -1,5 +1,5 @@
 import { FormatError } from "../core/errors.ts";
-import { ipVersion } from "../core/ip-address.ts";
+import { formatIp, parseIp } from "../core/ip-address.ts";
 import type { AddressBook } from "../core/names.ts";
 import { parseHostName } from "./domain.ts";
 
@@ -8,7 +8,7 @@ export interface Pin {
   /** Lower-case ASCII, without a trailing dot; of a suffix, what stands after `*.`. */
   readonly name: string;
   readonly scope: "name" | "suffix";
-  /** IPv4, or IPv6 in lower case and mostly in its shortest form, without brackets. */
+  /** IPv4, or IPv6 in its shortest form, without brackets. */
   readonly ip: string;
 }
 
@@ -28,7 +28,7 @@ export function parsePin(text: string): Pin {
   const scope = pattern.startsWith("*.") ? "suffix" : "name";
   const name = parseHostName(scope === "suffix" ? pattern.slice(2) : pattern);
   if (name === undefined) throw new FormatError("BAD_ADDRESS", "what stands before = is not a name", HINT);
-  const ip = parseIp(text.slice(equals + 1).trim());
+  const ip = readIp(text.slice(equals + 1).trim());
   if (ip === undefined)
     throw new FormatError("BAD_ADDRESS", "what stands after = is not an IP address", HINT);
   return { name, scope, ip };
@@ -68,11 +68,9 @@ export class Pins implements AddressBook {
 }
 
 /** IPv6 has many spellings of one address: two of them are no contradiction. */
-function parseIp(text: string): string | undefined {
-  const bare = /^\[(.*)\]$/.exec(text)?.[1] ?? text;
-  const version = ipVersion(bare);
-  if (version === 0 || bare.includes("%") || (version === 4 && bare !== text)) return undefined;
-  if (version === 4) return bare;
-  // Bun's URL does not know every spelling that `ipVersion` knows: those stay as they are.
-  return URL.parse(`http://[${bare}]`)?.hostname.slice(1, -1) ?? bare.toLowerCase();
+function readIp(text: string): string | undefined {
+  const bracketed = /^\[(.*)\]$/.exec(text)?.[1];
+  const bytes = parseIp(bracketed ?? text);
+  if (bytes === undefined || (bytes.length === 4 && bracketed !== undefined)) return undefined;
+  return formatIp(bytes);
 }

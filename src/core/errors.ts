@@ -21,11 +21,42 @@ export abstract class TgwsError<Code extends string = string> extends Error {
  * - `BAD_TRANSPORT_TAG` the tag names no transport: a wrong secret, or not a Telegram client
  * - `CLOSED` the client left before its init was complete
  * - `TIMEOUT` the init was not complete at the handshake deadline
+ * - `BAD_CLIENT_HELLO` not a TLS ClientHello, or one whose lengths do not fit
+ * - `BAD_SERVER_HELLO` a site's answer to a ClientHello that is not TLS
+ * - `BAD_RECORD` after the handshake of fake TLS: a record of a kind or length that no client sends
+ * - `BAD_PROXY_HEADER` the header of the PROXY protocol is missing or malformed
  */
-export type HandshakeErrorCode = "BAD_LENGTH" | "BAD_TRANSPORT_TAG" | "CLOSED" | "TIMEOUT";
+export type HandshakeErrorCode =
+  | "BAD_LENGTH"
+  | "BAD_TRANSPORT_TAG"
+  | "CLOSED"
+  | "TIMEOUT"
+  | "BAD_CLIENT_HELLO"
+  | "BAD_SERVER_HELLO"
+  | "BAD_RECORD"
+  | "BAD_PROXY_HEADER";
 
 /** A client's opening that cannot be understood, or did not come in time. */
 export class HandshakeError extends TgwsError<HandshakeErrorCode> {}
+
+/**
+ * What is wrong with how a load balancer introduces its client.
+ *
+ * - `missing` the connection does not begin with a header of the PROXY protocol
+ * - `malformed` it does, and the header cannot be read
+ * - `untrusted` the connection does not come from a load balancer that is trusted
+ */
+export type ProxyHeaderFault = "missing" | "malformed" | "untrusted";
+
+/** A connection that no load balancer of ours brings, or not as it should: `BAD_PROXY_HEADER`. */
+export class ProxyHeaderError extends HandshakeError {
+  readonly why: ProxyHeaderFault;
+
+  constructor(why: ProxyHeaderFault, message: string) {
+    super("BAD_PROXY_HEADER", message);
+    this.why = why;
+  }
+}
 
 /** What a secret, an address or another piece of text can fail on. */
 export type FormatErrorCode = "BAD_SECRET" | "BAD_ADDRESS" | "BAD_VALUE";

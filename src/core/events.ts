@@ -10,6 +10,8 @@ import type { RouteAttempt } from "./errors.ts";
  *   gets the next one when it comes again
  * - `network-changed` after sleep, or a change of networks, the data centre's side gave no sign of life
  * - `stranger` the first bytes were no client's, or did not come in time
+ * - `masked` the first bytes were no client's, and it was shown the cover site
+ * - `bad-proxy-header` no load balancer of ours, or one that did not say whom it brings
  * - `left-early` the client left before its handshake was complete, or while a route was being opened
  * - `no-route` no route to the data centre opened
  * - `shutdown` the program ended
@@ -24,10 +26,34 @@ export type EndReason =
   | "stalled"
   | "network-changed"
   | "stranger"
+  | "masked"
+  | "bad-proxy-header"
   | "left-early"
   | "no-route"
   | "shutdown"
   | "internal-error";
+
+/**
+ * Why somebody is shown the cover site instead of being served: one closed list.
+ *
+ * - `not-tls` the first bytes are no ClientHello
+ * - `bad-hello` a ClientHello whose parts do not fit
+ * - `digest` it was made without a secret of ours
+ * - `skew` it was, but by a clock more than 2 min off
+ * - `server-name` it was, but asks for no name of ours
+ * - `replay` it was, but it was answered before
+ * - `unsupported` it was, but offers nothing that can be answered
+ * - `silent` it was not complete in time
+ */
+export type MaskReason =
+  | "not-tls"
+  | "bad-hello"
+  | "digest"
+  | "skew"
+  | "server-name"
+  | "replay"
+  | "unsupported"
+  | "silent";
 
 /** A session, as observers see it. The object is the same for all of its events; numbers grow while it lives. */
 export interface SessionView {
@@ -52,6 +78,14 @@ export interface SessionView {
 export type SessionEvent =
   | { readonly type: "started"; readonly session: SessionView }
   | { readonly type: "identified"; readonly session: SessionView }
+  /** No client: it is shown the cover site. */
+  | {
+      readonly type: "masked";
+      readonly session: SessionView;
+      readonly why: MaskReason;
+      /** For a person. */
+      readonly detail: string;
+    }
   /** A way to the data centre is being opened. */
   | {
       readonly type: "attempt";

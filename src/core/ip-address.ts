@@ -15,6 +15,55 @@ export function ipVersion(text: string): 0 | 4 | 6 {
   return isIpv6(text) ? 6 : 0;
 }
 
+/**
+ * Returns the 4 or 16 bytes of an IP address, in network order; `undefined` when `text` is none.
+ *
+ * An address with a zone (`fe80::1%eth0`) is none: what the zone means is known to one machine only.
+ */
+export function parseIp(text: string): Uint8Array | undefined {
+  const version = text.includes("%") ? 0 : ipVersion(text);
+  if (version === 0) return undefined;
+  if (version === 4) return Uint8Array.from(text.split("."), Number);
+  const [head = [], tail = []] = text.split("::").map(bytesOfGroups);
+  const bytes = new Uint8Array(IPV6_GROUPS * 2);
+  bytes.set(head);
+  bytes.set(tail, bytes.length - tail.length);
+  return bytes;
+}
+
+/** Formats 4 or 16 bytes in the one spelling that RFC 5952 section 4 gives each address. */
+export function formatIp(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join(".");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const groups = Array.from({ length: IPV6_GROUPS }, (_, at) => view.getUint16(at * 2).toString(16));
+  const zeros = longestZeros(groups);
+  if (zeros === undefined) return groups.join(":");
+  return `${groups.slice(0, zeros.start).join(":")}::${groups.slice(zeros.end).join(":")}`;
+}
+
+/** The first of the longest runs of zero groups; a group alone is not shortened. */
+function longestZeros(
+  groups: readonly string[],
+): { readonly start: number; readonly end: number } | undefined {
+  let longest = { start: 0, end: 1 };
+  let start = 0;
+  for (const [at, group] of groups.entries()) {
+    if (group !== "0") start = at + 1;
+    else if (at + 1 - start > longest.end - longest.start) longest = { start, end: at + 1 };
+  }
+  return longest.end - longest.start > 1 ? longest : undefined;
+}
+
+/** The bytes of the groups at one side of `::`, where an IPv4 address may stand for two; all is checked before. */
+function bytesOfGroups(half: string): number[] {
+  if (half === "") return [];
+  return half.split(":").flatMap((group) => {
+    if (group.includes(".")) return group.split(".").map(Number);
+    const value = Number.parseInt(group, 16);
+    return [value >> 8, value & 0xff];
+  });
+}
+
 function isIpv6(text: string): boolean {
   const [address = "", zone] = text.split(/%(.*)/s);
   if (zone !== undefined && !/^[0-9a-zA-Z\-.:]+$/.test(zone)) return false;

@@ -1,6 +1,7 @@
+import { writevSync } from "node:fs";
 import type { Socket, SocketHandler } from "bun";
-import type { Channel, ChannelSink } from "../channel/channel.ts";
-import { release } from "../core/bytes.ts";
+import type { ChannelSink, GatherChannel } from "../channel/channel.ts";
+import { concatBytes, release } from "../core/bytes.ts";
 
 /** TCP keepalive: the first probe after this long without traffic, in milliseconds. */
 const KEEPALIVE_DELAY_MS = 60_000;
@@ -14,7 +15,7 @@ const UNATTACHED_LIMIT = 64 * 1024;
  * Bun's `write` takes what the kernel takes and forgets the rest, so the rest is copied here and sent on
  * `drain`. The socket must be opened with `allowHalfOpen`, or the peer's FIN would drop our answer.
  */
-export class TcpChannel implements Channel {
+export class TcpChannel implements GatherChannel {
   readonly #socket: Socket<TcpChannel | undefined>;
   readonly #highWater: number;
   #sink: ChannelSink | undefined;
@@ -26,6 +27,7 @@ export class TcpChannel implements Channel {
   #queued = 0;
   #announceDrain = false;
   #ending = false;
+  #resetting = false;
   #destroying = false;
   #peerEnded = false;
   #closed: { readonly error: Error | undefined } | undefined;
@@ -75,6 +77,21 @@ export class TcpChannel implements Channel {
     this.#queued += rest.length;
   }
 
+  writeAll(parts: readonly Uint8Array[]): void {
+    if (this.#ending || this.#closed !== undefined) return;
+    let sent = GATHERS && this.#queue.length === 0 ? writeGathered(this.#socket, parts) : 0;
+    for (const [index, part] of parts.entries()) {
+      if (sent >= part.length) {
+        sent -= part.length;
+        continue;
+      }
+      // Through the socket, so that Bun watches for the moment when the rest can be sent.
+      const rest = concatBytes([part.subarray(sent), ...parts.slice(index + 1)]);
+      this.write(rest);
+      return;
+    }
+  }
+
   get congested(): boolean {
     const congested = this.#queued >= this.#highWater;
     if (congested) this.#announceDrain = true;
@@ -105,10 +122,21 @@ export class TcpChannel implements Channel {
 
   destroy(): void {
     if (this.#closed !== undefined) return;
+    if (this.#resetting) {
+      this.#terminate();
+      return;
+    }
     this.#destroying = true;
     // With our FIN on its way, a reset would take back what a slow peer has not read yet.
     if (this.#ending && this.#queue.length === 0) this.#socket.end();
     else this.#socket.terminate();
+  }
+
+  reset(): void {
+    if (this.#closed !== undefined) return;
+    this.#ending = true;
+    this.#resetting = true;
+    if (this.#queue.length === 0) this.#terminate();
   }
 
   /** TCP keepalive does this. */
@@ -149,6 +177,10 @@ export class TcpChannel implements Channel {
       release(first);
       this.#queue.shift();
     }
+    if (this.#resetting) {
+      this.#terminate();
+      return;
+    }
     if (this.#ending) this.#socket.shutdown();
     if (!this.#announceDrain) return;
     this.#announceDrain = false;
@@ -172,6 +204,11 @@ export class TcpChannel implements Channel {
     else this.#sink?.onClose(error);
   }
 
+  #terminate(): void {
+    this.#destroying = true;
+    this.#socket.terminate();
+  }
+
   #keepEarly(chunk: Uint8Array): void {
     this.#early ??= [];
     this.#early.push(chunk);
@@ -192,6 +229,20 @@ export class TcpChannel implements Channel {
 }
 
 const NOTHING: Uint8Array[] = [];
+
+/** Elsewhere a socket is no file that can be written to. */
+const GATHERS = process.platform !== "win32";
+
+/** Writes to a socket past Bun, which cannot send several pieces at once; returns how many bytes were taken. */
+function writeGathered(socket: object, parts: readonly Uint8Array[]): number {
+  const fd = "fd" in socket && typeof socket.fd === "number" ? socket.fd : -1; // its types leave it out
+  if (fd < 0) return 0;
+  try {
+    return writevSync(fd, parts as Uint8Array[]);
+  } catch {
+    return 0; // no room, or closed under us: the socket's own write finds out which
+  }
+}
 
 /** Passes a Bun socket's events on to the channel in its `data`. One object serves all sockets. */
 export const TCP_HANDLERS = {

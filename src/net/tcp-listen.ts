@@ -1,12 +1,12 @@
 import type { TCPSocketListener } from "bun";
-import type { Channel } from "../channel/channel.ts";
+import type { GatherChannel } from "../channel/channel.ts";
 import { StartError } from "../core/errors.ts";
 import { GrowthCollector } from "./growth-collector.ts";
 import { TCP_HANDLERS, TcpChannel } from "./tcp-channel.ts";
 
 /** A client that has just connected. */
 export interface Accepted {
-  readonly channel: Channel;
+  readonly channel: GatherChannel;
   /** Its IP address. */
   readonly address: string;
 }

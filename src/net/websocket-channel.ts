@@ -129,6 +129,11 @@ export class WebSocketChannel implements Channel, Drainable {
     if (this.#socket.readyState === WebSocket.OPEN) this.#socket.close(CLOSE_NORMAL);
   }
 
+  /** A WebSocket that breaks is all that its peer can see. */
+  reset(): void {
+    this.destroy();
+  }
+
   destroy(): void {
     if (this.#closed === undefined) this.#socket.terminate();
   }

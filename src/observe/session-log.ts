@@ -38,6 +38,14 @@ export class SessionLog {
       case "identified":
         this.#log.debug("client", { session: session.id, secret: session.secret, dc: session.target });
         break;
+      case "masked":
+        this.#log.debug(`shown the cover site: ${event.detail}`, {
+          session: session.id,
+          client: session.client,
+          why: event.why,
+        });
+        if (event.why === "skew") this.#sayClock(event.detail);
+        break;
       case "attempt":
         this.#log.debug(`opening ${event.endpoint}`, { session: session.id, route: event.route });
         break;
@@ -99,6 +107,12 @@ export class SessionLog {
     } else if (reason === "no-route") {
       this.#sayNoRoute(session.target ?? "", error?.message ?? "");
       this.#log.debug("session ended", fields);
+    } else if (reason === "masked" && error !== undefined) {
+      if (this.#isNews("cover")) this.#log.warn(`the cover site cannot be reached: ${error.message}`);
+      this.#log.debug("session ended", fields);
+    } else if (reason === "bad-proxy-header") {
+      if (this.#isNews("proxy header")) this.#log.warn(`refused ${session.client}: ${error?.message}`);
+      this.#log.debug("session ended", { ...fields, client: session.client, error: error?.message });
     } else if (session.route === undefined) {
       this.#log.debug(reason === "stranger" ? "not a client: dropped" : "session ended", {
         ...fields,
@@ -107,6 +121,12 @@ export class SessionLog {
     } else {
       this.#log.info("session ended", { ...fields, error: error?.message });
     }
+  }
+
+  /** All clients' clocks are rarely wrong. */
+  #sayClock(detail: string): void {
+    if (!this.#isNews("clock")) return;
+    this.#log.warn(`a hello with the right secret, but ${detail}: if that is every client, this clock is wrong`);
   }
 
   /** Clients try again every second, and each time the words may differ a little: one line a minute. */

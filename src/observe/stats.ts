@@ -1,6 +1,6 @@
 import { formatBytes } from "../core/bytes.ts";
-import type { RouteErrorCode } from "../core/errors.ts";
-import type { EndReason, SessionEvent, SessionView } from "../core/events.ts";
+import { ProxyHeaderError, type RouteErrorCode } from "../core/errors.ts";
+import type { EndReason, MaskReason, SessionEvent, SessionView } from "../core/events.ts";
 
 /** Pool counts that somebody else keeps. */
 export interface PoolFigures {
@@ -19,6 +19,8 @@ export interface StatsSnapshot {
   readonly connections_cfproxy: number;
   /** Strangers: a wrong secret, or no Telegram client. */
   readonly connections_bad: number;
+  /** Those that were shown the cover site. */
+  readonly connections_masked: number;
   /** Attempts to open a WebSocket for a client that failed. */
   readonly ws_errors: number;
   readonly bytes_up: number;
@@ -52,6 +54,9 @@ export class Stats {
   readonly #pools: { readonly pool: PoolFigures; readonly cfPool: PoolFigures };
   readonly #live = new Set<SessionView>();
   readonly #endings = new Map<EndReason, number>();
+  readonly #masks = new Map<MaskReason, number>();
+  /** Connections that no trusted load balancer brought, by what was wrong. */
+  readonly #refusals = new Map<string, number>();
   /** By route and data centre: 36 at most. */
   readonly #routes = new Map<string, RouteFigures>();
   #total = 0;
@@ -85,8 +90,13 @@ export class Stats {
       case "connected":
         this.#won(event);
         break;
+      case "masked":
+        this.#masks.set(event.why, (this.#masks.get(event.why) ?? 0) + 1);
+        break;
       case "ended":
         this.#ended(session, event.reason);
+        if (event.error instanceof ProxyHeaderError)
+          this.#refusals.set(event.error.why, (this.#refusals.get(event.error.why) ?? 0) + 1);
         break;
     }
   };
@@ -106,6 +116,7 @@ export class Stats {
       connections_tcp_fallback: this.#wins(["direct-tcp"]),
       connections_cfproxy: this.#wins(CF_ROUTES),
       connections_bad: this.#endings.get("stranger") ?? 0,
+      connections_masked: sumOf(this.#masks),
       ws_errors: this.#webSocketErrors(),
       bytes_up: up,
       bytes_down: down,
@@ -132,6 +143,16 @@ export class Stats {
     return [...figures.values()];
   }
 
+  /** Who was shown the cover site, by the reason. */
+  masks(): ReadonlyMap<MaskReason, number> {
+    return this.#masks;
+  }
+
+  /** Connections that were refused for their PROXY header: `missing`, `malformed`, `untrusted`. */
+  refusals(): ReadonlyMap<string, number> {
+    return this.#refusals;
+  }
+
   /** One line for a person, in tg-ws-proxy's format. */
   summary(): string {
     const now = this.snapshot();
@@ -142,6 +163,7 @@ export class Stats {
       `tcp_fb=${now.connections_tcp_fallback}`,
       `cf=${now.connections_cfproxy}`,
       `bad=${now.connections_bad}`,
+      `masked=${now.connections_masked}`,
       `err=${now.ws_errors}`,
       `pool=${formatHits(now.pool_hits, now.pool_misses)}`,
       `cf_pool=${formatHits(now.cf_pool_hits, now.cf_pool_misses)}`,
@@ -150,8 +172,15 @@ export class Stats {
     ].join(" ");
   }
 
-  /** One line for each route and data centre. */
-  routeLines(): string[] {
+  /** One line for those who were not served, where there are any, and for each route and data centre. */
+  lines(): string[] {
+    const lines: string[] = [];
+    if (this.#masks.size > 0) lines.push(`masked ${formatCounts(this.#masks)}`);
+    if (this.#refusals.size > 0) lines.push(`refused ${formatCounts(this.#refusals)}`);
+    return [...lines, ...this.#routeLines()];
+  }
+
+  #routeLines(): string[] {
     return this.routes().map(
       ({ route, dc, attempts, wins, failures, opened, openMs, bytesUp, bytesDown }) => {
         const failed = [...failures].map(([code, count]) => `${code}:${count}`).join(",");
@@ -224,6 +253,16 @@ export class Stats {
     }
     return figures;
   }
+}
+
+function sumOf(counts: ReadonlyMap<string, number>): number {
+  let sum = 0;
+  for (const count of counts.values()) sum += count;
+  return sum;
+}
+
+function formatCounts(counts: ReadonlyMap<string, number>): string {
+  return [...counts].map(([name, count]) => `${name}=${count}`).join(" ");
 }
 
 function formatHits(hits: number, misses: number): string {

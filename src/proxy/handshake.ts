@@ -18,21 +18,35 @@ export type Handshake =
     }
   | { readonly kind: "stranger" };
 
+/** Which inits are let in besides those inside of fake TLS. */
+export interface AcceptedForms {
+  /** Abridged and intermediate. */
+  readonly plain: boolean;
+  /** Padded intermediate, which is what a `dd` secret asks a client for. */
+  readonly padded: boolean;
+}
+
+/** Whatever comes: inside of fake TLS the secret has been proved already. */
+export const ANY_FORM: AcceptedForms = { plain: true, padded: true };
+
 /**
- * Reads a client's init and finds the secret that it was made with.
+ * Reads a client's init and finds the secret that it was made with. A stranger's bytes stay with the reader.
  *
  * @throws {HandshakeError} `CLOSED` or `TIMEOUT` when 64 bytes did not come.
  */
 export async function readClientHandshake(
   reader: ByteReader,
   secrets: readonly NamedSecret[],
+  forms: AcceptedForms,
   signal: Cancel,
 ): Promise<Handshake> {
-  const bytes = await reader.read(INIT_LENGTH, signal);
+  const bytes = (await reader.peek(INIT_LENGTH, signal)).subarray(0, INIT_LENGTH);
   for (const { name, key } of secrets) {
     const opened = tryOpen(bytes, key);
     if (opened === undefined) continue;
     const { init, outbound, inbound } = opened;
+    if (!(init.transport === "padded" ? forms.padded : forms.plain)) continue;
+    reader.take(INIT_LENGTH);
     return {
       kind: "client",
       secret: name,

@@ -1,22 +1,22 @@
-import { ByteReader } from "../channel/byte-reader.ts";
-import type { Channel } from "../channel/channel.ts";
+import type { Channel, GatherChannel } from "../channel/channel.ts";
 import { Splice, type SpliceEnd } from "../channel/splice.ts";
 import { joinLinks, joinTransforms } from "../channel/transform.ts";
 import { formatBytes } from "../core/bytes.ts";
 import { HandshakeError, NoRouteError, type RouteAttempt, RouteError } from "../core/errors.ts";
-import type { EndReason, Observer, SessionView } from "../core/events.ts";
+import type { EndReason, MaskReason, Observer, SessionView } from "../core/events.ts";
 import { describeTarget, type Target } from "../protocol/mtproto/dc.ts";
-import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import type { Route, Upstream, Way } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
-import { type Handshake, readClientHandshake } from "./handshake.ts";
+import { Entrance, type EntranceDeps, type EntranceListener, type Entry } from "./entrance.ts";
+import type { Mask, Masks } from "./mask.ts";
 import { Opening, type OpeningListener } from "./opening.ts";
 import { PacketWatch } from "./packet-watch.ts";
 import type { ReplayBudget } from "./replay.ts";
 
 /** What every session of a server shares. */
-export interface SessionDeps {
-  readonly secrets: readonly NamedSecret[];
+export interface SessionDeps extends EntranceDeps {
+  /** Strangers that see the cover site. */
+  readonly masks: Masks;
   /** Ordered: the best first. */
   readonly routes: readonly Route[];
   readonly standings: Standings;
@@ -24,8 +24,6 @@ export interface SessionDeps {
   /** Hears which way served a target: it may not be the best that there could be. */
   readonly onServed: (target: Target, ways: readonly Way[], by: Way) => void;
   readonly observe: Observer;
-  /** From accept to a complete init, and how long a stranger is kept, in milliseconds. */
-  readonly handshakeTimeoutMs: number;
   /** Last look at what a client asks for: `--force-test-dc` changes it here. */
   readonly adjustTarget: (target: Target) => Target;
 }
@@ -48,9 +46,9 @@ export interface QuietLimits {
 const PATIENCE_MS = 2_500;
 
 /** One client connection, from accept until both of its sides are closed. */
-export class Session implements SessionView, OpeningListener {
+export class Session implements SessionView, OpeningListener, EntranceListener {
   readonly id: number;
-  readonly client: string;
+  client: string;
   readonly startedAt = performance.now();
   readonly counts = { up: 0, down: 0 };
   secret: string | undefined;
@@ -58,12 +56,13 @@ export class Session implements SessionView, OpeningListener {
   dc = 0;
   route: string | undefined;
   endpoint: string | undefined;
-  readonly #channel: Channel;
+  readonly #channel: GatherChannel;
   readonly #deps: SessionDeps;
   readonly #onGone: (session: Session) => void;
   /** From handshake to the first answer. */
   #opening: Opening | undefined;
   #splice: Splice | undefined;
+  #mask: Mask | undefined;
   #way: Way | undefined;
   #upstream: Channel | undefined;
   #watch: PacketWatch | undefined;
@@ -87,7 +86,7 @@ export class Session implements SessionView, OpeningListener {
   constructor(
     id: number,
     client: string,
-    channel: Channel,
+    channel: GatherChannel,
     deps: SessionDeps,
     onGone: (session: Session) => void,
   ) {
@@ -102,8 +101,10 @@ export class Session implements SessionView, OpeningListener {
   async run(): Promise<void> {
     this.#deps.observe({ type: "started", session: this });
     try {
-      this.#splice = await this.#open(new ByteReader(this.#channel));
-      if (this.#splice === undefined) return this.#ended("stranger");
+      const entry = await new Entrance(this.#channel, this.#deps, this).enter(this.client);
+      if (entry.kind === "stranger") return this.#ended("stranger");
+      if (entry.kind === "masked") return await this.#show(entry.mask);
+      this.#splice = await this.#open(entry);
       const end = await this.#splice.ended;
       if (end.endedBy === "client") this.#blameForOneWhoLeft();
       this.#ended(reasonOf(end), end.error);
@@ -117,14 +118,12 @@ export class Session implements SessionView, OpeningListener {
   }
 
   /**
-   * From the first byte to two joined channels; `undefined` when the client turned out to be a stranger.
+   * From a client that is in to two joined channels.
    *
    * Apart from `run`, so that what only the opening needs is not held for as long as the session lives.
    */
-  async #open(reader: ByteReader): Promise<Splice | undefined> {
-    const { secrets, routes, standings, replays, observe, adjustTarget } = this.#deps;
-    const client = await this.#readHandshake(reader, secrets);
-    if (client.kind === "stranger") return undefined;
+  async #open({ channel, reader, client }: Extract<Entry, { kind: "client" }>): Promise<Splice> {
+    const { routes, standings, replays, observe, adjustTarget } = this.#deps;
     const target = adjustTarget(client.target);
     const name = describeTarget(target);
     this.secret = client.secret;
@@ -135,7 +134,7 @@ export class Session implements SessionView, OpeningListener {
     const ways = routes.flatMap((route) => route.ways(target));
     const { link } = client;
     const { counts } = this;
-    const parts = { client: this.#channel, link, target, name, ways, standings, replays, counts };
+    const parts = { client: channel, link, target, name, ways, standings, replays, counts };
     this.#opening = new Opening({ ...parts, listener: this });
     this.#opening.start(reader.rest());
     const { way, upstream, openMs, proved, judged } = await this.#opening.done;
@@ -147,27 +146,34 @@ export class Session implements SessionView, OpeningListener {
 
     this.#watch = new PacketWatch(target.transport);
     const toClient = joinTransforms(this.#watch, link.down);
-    for (const plain of this.#opening.takeAnswer()) toClient.push(plain, this.#channel);
+    for (const plain of this.#opening.takeAnswer()) toClient.push(plain, channel);
     this.#opening = undefined;
     return new Splice({
-      client: this.#channel,
+      client: channel,
       upstream: upstream.channel,
       link: joinLinks(link, { up: upstream.link.up, down: joinTransforms(upstream.link.down, this.#watch) }),
       counts: this.counts,
     });
   }
 
-  /** Reads the client's init; a stranger is kept until the deadline, since closing at once would tell it apart. */
-  async #readHandshake(reader: ByteReader, secrets: readonly NamedSecret[]): Promise<Handshake> {
-    const deadline = new AbortController();
-    const timer = setTimeout(() => deadline.abort(), this.#deps.handshakeTimeoutMs);
+  /** Lets a stranger see the cover site for as long as it wants to. */
+  async #show(mask: Mask): Promise<void> {
+    this.#mask = mask;
+    this.#deps.masks.add(mask);
     try {
-      const handshake = await readClientHandshake(reader, secrets, deadline.signal);
-      if (handshake.kind === "stranger") await reader.discard(deadline.signal);
-      return handshake;
+      await mask.ended;
     } finally {
-      clearTimeout(timer);
+      this.#deps.masks.delete(mask);
     }
+    this.#ended("masked");
+  }
+
+  onAddress(address: string): void {
+    this.client = address;
+  }
+
+  onMasked(why: MaskReason, detail: string): void {
+    this.#deps.observe({ type: "masked", session: this, why, detail });
   }
 
   onAttempt({ route, endpoint }: Way): void {
@@ -199,6 +205,7 @@ export class Session implements SessionView, OpeningListener {
   /** Looks whether something crossed since the last look, `elapsedMs` ago; pings or ends what is quiet. */
   look(elapsedMs: number, limits: QuietLimits): void {
     const splice = this.#splice;
+    this.#mask?.look(elapsedMs);
     if (this.#upstream === undefined) return;
     // What leaves a queue is progress, too: a slow client may take the rest long after its data centre has gone.
     const queued = splice?.closing === true ? splice.queuedBytes : 0;
@@ -292,6 +299,7 @@ export class Session implements SessionView, OpeningListener {
     this.#stoppedFor ??= reason;
     this.#opening?.stop();
     this.#splice?.destroy();
+    this.#mask?.destroy();
     this.#channel.destroy();
   }
 
@@ -301,7 +309,11 @@ export class Session implements SessionView, OpeningListener {
 
   /** The only place that turns errors into reasons. */
   #failed(error: unknown): void {
-    if (error instanceof HandshakeError) {
+    if (error instanceof HandshakeError && error.code === "BAD_PROXY_HEADER") {
+      this.#ended("bad-proxy-header", error);
+    } else if (error instanceof RouteError) {
+      this.#ended("masked", error); // the cover site is out of reach; of the routes it would be a NoRouteError
+    } else if (error instanceof HandshakeError) {
       this.#ended(error.code === "TIMEOUT" ? "stranger" : "left-early", error);
     } else if (error instanceof NoRouteError) {
       this.#ended(this.#opening?.abandoned === true ? "left-early" : "no-route", error);

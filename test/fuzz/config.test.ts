@@ -2,11 +2,13 @@ import { describe, expect, test } from "bun:test";
 import { isIP } from "node:net";
 import fc from "fast-check";
 import { type Config, MAX_SECRETS, parseConfig, ROUTE_NAMES } from "../../src/config/config.ts";
+import { MAX_FAKE_TLS_DOMAINS } from "../../src/config/fake-tls.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "../../src/config/fields.ts";
 import { readFlags, scanFlags } from "../../src/config/read-flags.ts";
 import { ConfigError } from "../../src/core/errors.ts";
 import { isDomainName } from "../../src/protocol/cf-domains.ts";
 import { DC_NUMBERS, TEST_DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
+import { formatSecret, MAX_DOMAIN_LENGTH, parseSecretText } from "../../src/protocol/mtproto/secret.ts";
 
 const RUNS = { seed: 20_253, numRuns: 3_000 };
 const NAMES = Object.keys(FIELDS) as FieldName[];
@@ -49,7 +51,12 @@ const value = fc.oneof(
     .map(([star, name, ip]) => `${star}${name}=${ip}`),
   fc.webUrl(),
   fc.tuple(fc.constantFrom("", "dd", "ee", "ann:", ":", "a b:"), hexSecret).map((parts) => parts.join("")),
+  fc.tuple(hexSecret, fc.domain()).map(([key, domain]) => `ee${key}${Buffer.from(domain).toString("hex")}`),
   fc.uint8Array({ maxLength: 40 }).map((bytes) => bytes.toBase64()),
+  fc
+    .array(fc.constantFrom("plain", "dd", "ee", "DD", "ed"), { maxLength: 4 })
+    .map((forms) => forms.join(",")),
+  fc.tuple(address, fc.integer({ min: -1, max: 130 })).map((parts) => parts.join("/")),
   fc
     .tuple(fc.integer({ min: -1, max: 210 }), address, fc.option(fc.integer({ min: -1, max: 70_000 })))
     .map(([dc, ip, port]) => (port === null ? `${dc}:${ip}` : `${dc}:${ip}:${port}`)),
@@ -62,7 +69,14 @@ const argument = fc.oneof(
   {
     weight: 2,
     arbitrary: fc
-      .constantFrom("-v", "--verbose", "--force-test-dc", "--no-tls-verify", "--no-cfproxy")
+      .constantFrom(
+        "-v",
+        "--verbose",
+        "--force-test-dc",
+        "--no-tls-verify",
+        "--no-cfproxy",
+        "--proxy-protocol",
+      )
       .map((word) => [word]),
   },
   { weight: 1, arbitrary: text.map((word) => [`--${word}`]) },
@@ -103,10 +117,31 @@ function expectSound(config: Config): void {
     expect(port).toBeWithin(1, 65_536);
   }
   expectSoundRoutes(config);
+  expectSoundFakeTls(config);
   if (config.logFile === undefined) return;
   expect(config.logFile.path).not.toBe("");
   expect(config.logFile.backups).toBeWithin(0, 101);
   expect(config.logFile.maxBytes).toBeWithin(30_000, 10_000 * 1024 * 1024 + 1);
+}
+
+function expectSoundFakeTls(config: Config): void {
+  const { fakeTlsDomains, accept, maskHost, maskMax, trustedProxies } = config;
+  expect(accept.fakeTls).toBe(fakeTlsDomains.length > 0);
+  expect(Object.values(accept)).toContain(true);
+  expect(fakeTlsDomains.length).toBeLessThanOrEqual(MAX_FAKE_TLS_DOMAINS);
+  expect(new Set(fakeTlsDomains).size).toBe(fakeTlsDomains.length);
+  for (const domain of fakeTlsDomains) {
+    expect(isDomainName(domain)).toBe(true);
+    expect(domain).toBe(domain.toLowerCase());
+    expect(domain.length).toBeLessThanOrEqual(MAX_DOMAIN_LENGTH);
+    const key = new Uint8Array(16);
+    expect(parseSecretText(formatSecret(key, { fakeTls: domain }))).toEqual({ key, domain });
+  }
+  expect(maskMax).toBeWithin(1, 65_536);
+  expect(trustedProxies).not.toBeEmpty();
+  if (maskHost === undefined) return;
+  expect(isIP(maskHost.host) !== 0 || /^[a-z0-9.-]+$/.test(maskHost.host)).toBe(true);
+  expect(maskHost.port).toBeWithin(1, 65_536);
 }
 
 function expectSoundRoutes(config: Config): void {
@@ -191,6 +226,8 @@ describe("parseConfig()", () => {
       (secret) => `ann:bob:${secret}`,
       (secret) => `a name:${secret}`,
       (secret) => ` ${secret}.`,
+      (secret) => `ee${secret}${Buffer.from("no domain").toString("hex")}`,
+      (secret) => Buffer.from(`ee${secret}00`, "hex").toString("base64url"),
     );
     fc.assert(
       fc.property(hexSecret, damage, (secret, spoil) => {

@@ -1,4 +1,4 @@
-import type { Channel, ChannelSink } from "../../src/channel/channel.ts";
+import type { ChannelSink, GatherChannel } from "../../src/channel/channel.ts";
 import type { Link, Output, Transform } from "../../src/channel/transform.ts";
 
 /** The real one, so that channels go on while a test has fake timers. */
@@ -12,7 +12,7 @@ const onNextTurn = setImmediate;
  * `onDrain` follows when the peer has taken it. When both ends have ended, both close; when one end closes,
  * both do as soon as the peer has taken what was sent to it.
  */
-export class MemoryChannel implements Channel {
+export class MemoryChannel implements GatherChannel {
   /** How often {@link Channel.ping} was called. */
   pings = 0;
   /** As a WebSocket's, unless a test says something else. */
@@ -76,6 +76,10 @@ export class MemoryChannel implements Channel {
     peer.#plan();
   }
 
+  writeAll(parts: readonly Uint8Array[]): void {
+    for (const part of parts) this.write(part);
+  }
+
   get queuedBytes(): number {
     return this.undelivered;
   }
@@ -112,6 +116,10 @@ export class MemoryChannel implements Channel {
     this.#inboxBytes = 0;
     if (this.#peer !== undefined) this.#peer.#plan(); // it may be waiting for this end to take more
     this.#plan();
+  }
+
+  reset(): void {
+    this.destroy();
   }
 
   destroy(): void {

@@ -179,7 +179,8 @@ export class ProxyProcess extends Program {
     if (secret === undefined) throw new Error(`There is no secret in ${match[0]}`);
     this.link = match[0];
     this.port = Number(port);
-    this.secret = Uint8Array.fromHex(secret.slice(-32));
+    // `dd` or `ee` may stand before the key, and after `ee` the domain follows it.
+    this.secret = Uint8Array.fromHex(secret.length === 32 ? secret : secret.slice(2, 34));
   }
 }
 

@@ -82,6 +82,68 @@ describe("formatBanner()", () => {
   });
 });
 
+describe("formatBanner(), with fake TLS", () => {
+  const SECRET = `ee${HEX}${Buffer.from("example.com").toString("hex")}`;
+
+  test("names the site that it passes for, and the port where sites are", () => {
+    const banner = formatBanner(factsOf({ fakeTlsDomain: ["example.com"], host: ["192.0.2.7"] }));
+    const query = `server=192.0.2.7&port=1443&secret=${SECRET}`;
+    expect(banner).toStartWith(`tgws 1.2.3
+
+  Listening on  192.0.2.7:1443
+  Looks like    example.com (strangers see that site)
+  Open in app   tg://proxy?${query}
+  Share         https://t.me/proxy?${query}
+
+  Web sites are at port 443: --port 443 looks real
+
+  Routes        `);
+  });
+
+  test.each([
+    ["at port 443", { host: ["192.0.2.7"] }, 443],
+    ["on loopback", {}, 1443],
+    ["without ee", { host: ["192.0.2.7"], accept: ["dd"] }, 1443],
+  ] as const)("does not speak of port 443 %s", (_, raw, port) => {
+    const banner = formatBanner(factsOf({ fakeTlsDomain: ["example.com"], ...raw }, { port }));
+    expect(banner).not.toContain("--port 443");
+    expect(banner.includes("Looks like")).toBe(!("accept" in raw));
+  });
+
+  test("breaks a long list of sites at 80 columns", () => {
+    const fakeTlsDomain = Array.from({ length: 8 }, (_, at) => `www.site-${at}.example`);
+    const banner = formatBanner(factsOf({ fakeTlsDomain }));
+    const lines = banner.split("\n").filter((line) => /^ .*www/.test(line) && !line.includes("?"));
+    const list = lines.filter((line) => line.includes(", www"));
+    expect(list.length).toBeGreaterThan(1);
+    expect(list[0]).toStartWith("  Looks like    www.site-0.example, www.site-1.example,");
+    for (const line of list.slice(1)) expect(line).toStartWith(`${" ".repeat(16)}www.`);
+    expect(Math.max(...list.map(({ length }) => length))).toBeLessThanOrEqual(80);
+    expect(banner.replaceAll(/\s+/g, " ")).toContain("www.site-7.example (strangers see those sites)");
+  });
+});
+
+describe("formatBanner(), behind a proxy", () => {
+  test("says who can use it, and how to get a link that works", () => {
+    const banner = formatBanner(factsOf({ proxyProtocol: [""] }));
+    expect(banner).toContain(`
+
+  Only proxies at 127.0.0.0/8, ::1 can use it, with the PROXY protocol.
+  For the link of such a proxy: tgws link --host <its name> --port <its port>
+
+  Routes `);
+    expect(banner).not.toContain("Only apps on this computer");
+  });
+
+  test("keeps to 80 columns, however many they are", () => {
+    const trustedProxy = Array.from({ length: 9 }, (_, at) => `2001:db8:${at}::/48`);
+    const banner = formatBanner(factsOf({ proxyProtocol: [""], trustedProxy }));
+    const lines = banner.split("\n").filter((line) => line.includes("2001:db8"));
+    expect(lines.length).toBeGreaterThan(1);
+    expect(lines.every((line) => line.startsWith("  ") && line.length <= 80)).toBe(true);
+  });
+});
+
 describe("formatLinks()", () => {
   test("gives links for every secret, by name", () => {
     const secrets = [
@@ -111,5 +173,57 @@ describe("formatLinks()", () => {
     expect(drawn.every((line) => /^ {2}[ █▀▄]+$/.test(line))).toBe(true);
     expect(new Set(drawn.map(({ length }) => length)).size).toBe(1);
     expect(Math.abs((drawn[0]?.length ?? 0) - 2 - 2 * drawn.length)).toBeLessThanOrEqual(1);
+  });
+
+  const secretFor = (domain: string): string => `ee${HEX}${Buffer.from(domain).toString("hex")}`;
+  const pairOf = (secret: string): string[] => {
+    const query = `server=127.0.0.1&port=1443&secret=${secret}`;
+    return [`  Open in app   tg://proxy?${query}`, `  Share         https://t.me/proxy?${query}`];
+  };
+
+  test.each<[RawConfig, string]>([
+    [{}, `dd${HEX}`],
+    [{ accept: ["dd"] }, `dd${HEX}`],
+    [{ accept: ["plain"] }, HEX],
+    [{ fakeTlsDomain: ["a.example"] }, secretFor("a.example")],
+    [{ fakeTlsDomain: ["a.example"], accept: ["plain,dd"] }, `dd${HEX}`],
+  ])("gives one pair without a label for %j", (raw, secret) => {
+    expect(formatLinks(factsOf(raw))).toEqual(pairOf(secret));
+  });
+
+  test("gives a pair for each domain, and then one without fake TLS", () => {
+    const raw: RawConfig = { fakeTlsDomain: ["a.example", "b.example"], accept: ["ee", "dd", "plain"] };
+    expect(formatLinks(factsOf(raw))).toEqual([
+      "",
+      "  a.example",
+      ...pairOf(secretFor("a.example")),
+      "",
+      "  b.example",
+      ...pairOf(secretFor("b.example")),
+      "",
+      "  without fake TLS",
+      ...pairOf(`dd${HEX}`),
+    ]);
+    const plain = formatLinks(factsOf({ ...raw, accept: ["ee", "plain"] }));
+    expect(plain.slice(-2)).toEqual(pairOf(HEX));
+  });
+
+  test("labels secret and domain where there are several of both, and draws the first", () => {
+    const secrets = [
+      { name: "ann", key: KEY },
+      { name: "bob", key: KEY.toReversed() },
+    ];
+    const facts = factsOf({ fakeTlsDomain: ["a.example"], accept: ["ee,dd"] }, { secrets, qr: true });
+    const lines = formatLinks(facts);
+    const labels = lines.filter((line) => /^ {2}(?:ann|bob)/.test(line));
+    expect(labels).toEqual([
+      "  ann, a.example",
+      "  ann, without fake TLS",
+      "  bob, a.example",
+      "  bob, without fake TLS",
+    ]);
+    const drawn = lines.flatMap((line, at) => (/[█▀▄]/.test(line) ? [at] : []));
+    expect(drawn[0]).toBeGreaterThan(lines.indexOf("  ann, a.example"));
+    expect(drawn.at(-1)).toBeLessThan(lines.indexOf("  ann, without fake TLS"));
   });
 });

@@ -6,9 +6,12 @@ import {
   parseConfig,
   ROUTE_NAMES,
 } from "../../src/config/config.ts";
+import { MAX_FAKE_TLS_DOMAINS } from "../../src/config/fake-tls.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 import { Pins } from "../../src/config/pins.ts";
 import { ConfigError, type ConfigIssue } from "../../src/core/errors.ts";
+import { IpNetwork } from "../../src/core/ip-network.ts";
+import { formatSecret } from "../../src/protocol/mtproto/secret.ts";
 
 const HEX = "00112233445566778899aabbccddeeff";
 const KEY = Uint8Array.fromHex(HEX);
@@ -34,6 +37,12 @@ describe("parseConfig()", () => {
       host: "127.0.0.1",
       port: 1443,
       secrets: [],
+      fakeTlsDomains: [],
+      accept: { plain: true, padded: true, fakeTls: false },
+      maskHost: undefined,
+      maskMax: 512,
+      proxyProtocol: false,
+      trustedProxies: ["127.0.0.0/8", "::1"].map((text) => IpNetwork.parse(text)),
       routes: ["direct-ws", "cf-domain", "direct-tcp"],
       tcpAddresses: new Map([
         [1, both("149.154.175.50", "2001:b28:f23d:f001::a")],
@@ -76,7 +85,10 @@ describe("parseConfig()", () => {
   });
 
   test("turns switches on", () => {
-    expect(parseConfig({ forceTestDc: [""], noTlsVerify: [""], verbose: [""] })).toMatchObject({
+    expect(
+      parseConfig({ forceTestDc: [""], noTlsVerify: [""], proxyProtocol: [""], verbose: [""] }),
+    ).toMatchObject({
+      proxyProtocol: true,
       forceTestDc: true,
       tlsVerify: false,
       verbose: true,
@@ -109,6 +121,7 @@ describe("parseConfig(), numbers", () => {
     poolSize: ({ poolSize }: Config) => poolSize,
     bufKb: ({ queueBytes }: Config) => queueBytes / 1024,
     logBackups: ({ logFile }: Config) => logFile?.backups,
+    maskMax: ({ maskMax }: Config) => maskMax,
   } as const;
 
   test.each([
@@ -116,6 +129,7 @@ describe("parseConfig(), numbers", () => {
     ["poolSize", 0, 64],
     ["bufKb", 4, 16_384],
     ["logBackups", 0, 100],
+    ["maskMax", 1, 65_535],
   ] as const)("takes %s from %d to %d, and nothing beyond", (name, least, most) => {
     for (const value of [least, most]) {
       expect(read[name](parseConfig({ logFile: ["x"], [name]: [String(value)] }))).toBe(value);
@@ -141,7 +155,7 @@ describe("parseConfig(), numbers", () => {
     "NaN",
     "99999999999999999999",
   ])("does not take %j for a whole number", (text) => {
-    for (const name of ["port", "poolSize", "bufKb", "logBackups"] as const) {
+    for (const name of ["port", "poolSize", "bufKb", "logBackups", "maskMax"] as const) {
       expect(issuesOf({ [name]: [text] })).toHaveLength(1);
     }
   });
@@ -223,6 +237,11 @@ describe("parseConfig(), what is empty or holds what a terminal obeys", () => {
   test.each([
     "host",
     "port",
+    "fakeTlsDomain",
+    "accept",
+    "maskHost",
+    "maskMax",
+    "trustedProxy",
     "route",
     "dcIp",
     "dcTcp",
@@ -237,8 +256,15 @@ describe("parseConfig(), what is empty or holds what a terminal obeys", () => {
     expect(issuesOf({ [name]: [""] })).toMatchObject([{ message: "is empty", hint: expect.any(String) }]);
   });
 
-  test("says that there is no route in commas alone", () => {
-    expect(issuesOf({ route: [" , "] })).toMatchObject([{ path: "--route", message: "is empty" }]);
+  test.each([
+    ["route", "--route"],
+    ["accept", "--accept"],
+    ["fakeTlsDomain", "--fake-tls-domain"],
+    ["trustedProxy", "--trusted-proxy"],
+  ] as const)("says that there is nothing for %s in commas alone", (name, path) => {
+    expect(issuesOf({ [name]: [" , "] })).toMatchObject([
+      { path, message: "is empty", hint: expect.any(String) },
+    ]);
   });
 
   test.each([
@@ -303,9 +329,19 @@ describe("parseConfig(), secrets", () => {
     ["one that is neither", ["a:?!"], "a: Cannot use secret: it is neither hexadecimal nor base64"],
     ["none at all", [""], "secret1: Cannot use secret: it is 0 bytes long"],
     [
-      "fake TLS",
-      [`ee${HEX}${Buffer.from("example.org").toString("hex")}`],
-      "secret1: Cannot use secret: `ee` secrets (fake TLS) are not supported yet",
+      "one for fake TLS without a domain",
+      [`ee${HEX}`],
+      "secret1: Cannot use secret: an `ee` secret ends with a domain, and this one has none",
+    ],
+    [
+      "one for fake TLS with what is no domain",
+      [`a:ee${HEX}616263`],
+      "a: Cannot use secret: what follows its key is not a domain",
+    ],
+    [
+      "one with and without a domain",
+      [HEX, `b:${formatSecret(KEY, { fakeTls: "example.org" })}`],
+      "b repeats another secret",
     ],
   ])("refuses %s", (_, secret, message) => {
     expect(issuesOf({ secret })).toMatchObject([
@@ -319,6 +355,8 @@ describe("parseConfig(), secrets", () => {
     [[`${SENSITIVE}00`]],
     [[`${SENSITIVE}zz`]],
     [[`ee${SENSITIVE}6162`]],
+    [[`ee${SENSITIVE}`]],
+    [[`ee${SENSITIVE}612e6f7267`, `ee${SENSITIVE}622e6f7267`]],
     [[`a b:${SENSITIVE}`]],
     [[`a:${SENSITIVE}`, `a:${SENSITIVE}`]],
     [[`a:${SENSITIVE}`, `b:${SENSITIVE}`]],
@@ -335,6 +373,280 @@ describe("parseConfig(), secrets", () => {
       expect(JSON.stringify(issuesOf({ secret: [text] }))).not.toContain(SENSITIVE);
     },
   );
+});
+
+/** An `ee` secret: the number makes its key. */
+const eeSecretOf = (number: number, domain: string): string =>
+  formatSecret(Uint8Array.fromHex(secretOf(number)), { fakeTls: domain });
+
+describe("parseConfig(), fake TLS", () => {
+  test.each([
+    ["example.org", "example.org"],
+    ["Example.ORG.", "example.org"],
+    ["пример.рф", "xn--e1afmkfd.xn--p1ai"],
+    ["https://www.example.org/", "www.example.org"],
+    [`${"a".repeat(63)}.${"b".repeat(63)}.${"c".repeat(50)}.org`, undefined],
+  ])("takes the domain %s", (text, domain) => {
+    expect(parseConfig({ fakeTlsDomain: [text] })).toMatchObject({
+      fakeTlsDomains: [domain ?? text],
+      accept: { plain: false, padded: false, fakeTls: true },
+      warnings: [],
+    });
+  });
+
+  test("takes several, in their order, with commas or each for itself", () => {
+    const { fakeTlsDomains } = parseConfig({ fakeTlsDomain: ["b.example, a.example", "c.example"] });
+    expect(fakeTlsDomains).toEqual(["b.example", "a.example", "c.example"]);
+  });
+
+  const LONG = `${"a".repeat(63)}.${"b".repeat(63)}.${"c".repeat(51)}.org`;
+
+  test.each([
+    ["example", "not a domain"],
+    ["localhost", "not a domain"],
+    ["exa_mple.org", "not a domain"],
+    ["*.example.org", "not a domain"],
+    ["http://example.org", "not a domain"],
+    ["https://example.org/path", "not a domain"],
+    [LONG, "longer than 182 bytes, which apps refuse"],
+    ["192.0.2.7", "an IP address, but apps send a name"],
+    ["[2001:db8::7]", "an IP address, but apps send a name"],
+    ["2001:db8::7", "an IP address, but apps send a name"],
+  ])("refuses the domain %j: %s", (text, message) => {
+    expect(issuesOf({ fakeTlsDomain: [text] })).toEqual([
+      {
+        path: "--fake-tls-domain",
+        message: `${text}: ${message}`,
+        hint: "the name of a web site, for example example.com",
+      },
+    ]);
+  });
+
+  test("refuses a port, and says where it goes", () => {
+    expect(issuesOf({ fakeTlsDomain: ["example.org:8443"] })).toEqual([
+      {
+        path: "--fake-tls-domain",
+        message: "example.org:8443: a port cannot be in it",
+        hint: "leave it out; --mask-host example.org:8443 says where the site is reached",
+      },
+    ]);
+    expect(issuesOf({ fakeTlsDomain: ["example.org:"] })).toMatchObject([
+      { message: "example.org:: a port cannot be in it" },
+    ]);
+  });
+
+  test.each([["a.example,A.example."], ["a.example,https://a.example/"]])("refuses one twice: %s", (text) => {
+    expect(issuesOf({ fakeTlsDomain: [text] })).toMatchObject([
+      { message: expect.stringMatching(/: named twice$/), hint: "keep one of them" },
+    ]);
+  });
+
+  test("takes as many as fit, and no more", () => {
+    const many = Array.from({ length: MAX_FAKE_TLS_DOMAINS }, (_, at) => `d${at}.example`);
+    expect(parseConfig({ fakeTlsDomain: many }).fakeTlsDomains).toEqual(many);
+    const tooMany = { path: "--fake-tls-domain", message: "17 domains, but 16 is the most" };
+    expect(issuesOf({ fakeTlsDomain: [...many, "x.example"] })).toMatchObject([tooMany]);
+    expect(issuesOf({ fakeTlsDomain: many, secret: [eeSecretOf(1, "x.example")] })).toMatchObject([tooMany]);
+  });
+
+  test("says where a secret goes that stands for a domain, and does not quote it", () => {
+    const issues = issuesOf({ fakeTlsDomain: [eeSecretOf(1, "a.example")] });
+    expect(issues).toEqual([
+      { path: "--fake-tls-domain", message: "(a secret): not a domain", hint: "secrets go to --secret" },
+    ]);
+  });
+
+  test("is turned on by an ee secret, with its domain", () => {
+    const config = parseConfig({ secret: [`ann:${eeSecretOf(7, "a.example")}`, secretOf(8)] });
+    expect(config).toMatchObject({
+      secrets: [
+        { name: "ann", key: Uint8Array.fromHex(secretOf(7)) },
+        { name: "secret2", key: Uint8Array.fromHex(secretOf(8)) },
+      ],
+      fakeTlsDomains: ["a.example"],
+      accept: { plain: false, padded: false, fakeTls: true },
+      warnings: [],
+    });
+  });
+
+  test("joins the domains of ee secrets to the others, each once", () => {
+    const secret = ["a.example", "b.example", "a.example"].map((domain, at) => eeSecretOf(at, domain));
+    expect(parseConfig({ secret, fakeTlsDomain: ["c.example", "b.example"] }).fakeTlsDomains).toEqual([
+      "c.example",
+      "b.example",
+      "a.example",
+    ]);
+  });
+
+  test("says how one secret gets a second domain", () => {
+    const secret = [eeSecretOf(1, "a.example"), eeSecretOf(1, "b.example")];
+    expect(issuesOf({ secret })).toEqual([
+      {
+        path: "--secret",
+        message: "secret2 repeats another secret",
+        hint: "--fake-tls-domain b.example adds its domain",
+      },
+    ]);
+  });
+});
+
+describe("parseConfig(), accepted forms", () => {
+  const DOMAIN: RawConfig = { fakeTlsDomain: ["a.example"] };
+
+  test.each<[RawConfig, string]>([
+    [{}, "plain dd"],
+    [DOMAIN, "ee"],
+    [{ accept: ["plain"] }, "plain"],
+    [{ accept: ["DD"] }, "dd"],
+    [{ ...DOMAIN, accept: ["ee"] }, "ee"],
+    [{ ...DOMAIN, accept: ["ee,dd", "plain"] }, "plain dd ee"],
+    [{ secret: [eeSecretOf(1, "a.example")], accept: ["ee, plain"] }, "plain ee"],
+  ])("of %j are %s", (raw, expected) => {
+    const { accept, warnings } = parseConfig(raw);
+    expect(accept).toEqual({
+      plain: expected.includes("plain"),
+      padded: expected.includes("dd"),
+      fakeTls: expected.includes("ee"),
+    });
+    expect(warnings).toEqual([]);
+  });
+
+  test.each([["ee"], ["dd,ee"]])("need a domain for ee: %s", (text) => {
+    expect(issuesOf({ accept: [text] })).toEqual([
+      {
+        path: "--accept",
+        message: "ee needs --fake-tls-domain",
+        hint: "add --fake-tls-domain <domain>, or leave out ee",
+      },
+    ]);
+  });
+
+  test("need no domain that is there, but wrong", () => {
+    const issues = issuesOf({ accept: ["ee"], fakeTlsDomain: ["?"] });
+    expect(issues.map(({ path }) => path)).toEqual(["--fake-tls-domain"]);
+  });
+
+  test.each([
+    ["plian", "did you mean plain? the forms are plain, dd, ee"],
+    ["ddd", "did you mean dd? the forms are plain, dd, ee"],
+    ["padded", "the forms are plain, dd, ee"],
+    ["__proto__", "the forms are plain, dd, ee"],
+  ])("are not %s", (text, hint) => {
+    expect(issuesOf({ accept: [text] })).toEqual([
+      { path: "--accept", message: `${text}: no such form`, hint },
+    ]);
+  });
+
+  test("are named once each", () => {
+    expect(issuesOf({ accept: ["dd", "plain,DD"] })).toEqual([
+      { path: "--accept", message: "DD: named twice", hint: "keep one of them" },
+    ]);
+  });
+
+  test.each<[RawConfig, readonly string[]]>([
+    [
+      { maskHost: ["127.0.0.1"], maskMax: ["5"] },
+      [
+        "--mask-host has no effect without --fake-tls-domain",
+        "--mask-max has no effect without --fake-tls-domain",
+      ],
+    ],
+    [
+      { ...DOMAIN, maskHost: ["127.0.0.1"], accept: ["dd"] },
+      [
+        "--fake-tls-domain has no effect without ee in --accept",
+        "--mask-host has no effect without ee in --accept",
+      ],
+    ],
+    [
+      { secret: [eeSecretOf(1, "a.example")], accept: ["dd"] },
+      ["the domain of an ee secret has no effect without ee in --accept"],
+    ],
+    [{ trustedProxy: ["10.0.0.0/8"] }, ["--trusted-proxy has no effect without --proxy-protocol"]],
+    [{ ...DOMAIN, maskHost: ["127.0.0.1"], maskMax: ["5"], proxyProtocol: [""], trustedProxy: ["::1"] }, []],
+  ])("warn of what has no effect: %j", (raw, warnings) => {
+    expect(parseConfig(raw).warnings).toEqual(warnings);
+  });
+
+  test("leave no domain where ee is not among them", () => {
+    expect(parseConfig({ ...DOMAIN, accept: ["dd"] }).fakeTlsDomains).toEqual([]);
+  });
+});
+
+describe("parseConfig(), the cover site", () => {
+  test.each([
+    ["127.0.0.1:8443", "127.0.0.1", 8443],
+    ["127.0.0.1", "127.0.0.1", 443],
+    ["[2001:DB8::7]:8443", "2001:db8::7", 8443],
+    ["[::1]", "::1", 443],
+    ["2001:db8::7", "2001:db8::7", 443],
+    ["localhost:8443", "localhost", 8443],
+    ["https://127.0.0.1:8443/", "127.0.0.1", 8443],
+    ["Nginx", "nginx", 443],
+    ["www.Example.org.:1", "www.example.org", 1],
+    ["пример.рф:65535", "xn--e1afmkfd.xn--p1ai", 65_535],
+  ])("is at %s", (text, host, port) => {
+    expect(parseConfig({ fakeTlsDomain: ["a.example"], maskHost: [text] }).maskHost).toEqual({ host, port });
+  });
+
+  test.each([
+    ["a.example:0", "not a whole number from 1 to 65535"],
+    ["a.example:65536", "not a whole number from 1 to 65535"],
+    ["a.example:", "not a whole number from 1 to 65535"],
+    ["a.example:1:2", "not a whole number from 1 to 65535"],
+    ["[::1]:0", "not a whole number from 1 to 65535"],
+    [":8443", "not of the form host:port"],
+    ["256.0.0.1:443", "not of the form host:port"],
+    ["[127.0.0.1]:443", "not of the form host:port"],
+    ["[::1", "not of the form host:port"],
+    ["::1]:443", "not of the form host:port"],
+    ["[::1]443", "not of the form host:port"],
+    ["fe80::1%eth0", "not of the form host:port"],
+    ["https://a.example/path", "not of the form host:port"],
+    ["http://a.example", "not a whole number from 1 to 65535"],
+    ["a b", "not of the form host:port"],
+  ])("is not at %j: %s", (text, reason) => {
+    expect(issuesOf({ maskHost: [text] })).toMatchObject([
+      { path: "--mask-host", message: `${text}: ${reason}`, hint: expect.any(String) },
+    ]);
+  });
+});
+
+describe("parseConfig(), trusted proxies", () => {
+  const networksOf = (...trustedProxy: readonly string[]): string[] =>
+    parseConfig({ proxyProtocol: [""], trustedProxy }).trustedProxies.map(String);
+
+  test("are on this machine by default", () => {
+    expect(parseConfig({ proxyProtocol: [""] }).trustedProxies.map(String)).toEqual(["127.0.0.0/8", "::1"]);
+  });
+
+  test("are the networks and addresses that are named, and no others", () => {
+    expect(networksOf("10.0.0.0/8,192.0.2.7", "2001:db8::/32")).toEqual([
+      "10.0.0.0/8",
+      "192.0.2.7",
+      "2001:db8::/32",
+    ]);
+  });
+
+  test.each([
+    [
+      "10.0.0.1/8",
+      "bits are set after the first 8",
+      "the network is 10.0.0.0/8, the address alone is 10.0.0.1",
+    ],
+    ["proxy.example", "not an IP address or network", expect.stringContaining("for example 10.0.0.0/8")],
+    ["10.0.0.0/33", "what stands after / is not a number from 0 to 32", expect.any(String)],
+  ])("are not %s: %s", (text, reason, hint) => {
+    expect(issuesOf({ trustedProxy: ["::1", text] })).toEqual([
+      { path: "--trusted-proxy", message: `${text}: ${reason}`, hint },
+    ]);
+  });
+
+  test("are named once each, whatever the spelling", () => {
+    expect(issuesOf({ trustedProxy: ["::1,0:0::1/128"] })).toMatchObject([
+      { message: "0:0::1/128: named twice" },
+    ]);
+  });
 });
 
 describe("parseConfig(), addresses of data centres", () => {

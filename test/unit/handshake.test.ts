@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { ByteReader } from "../../src/channel/byte-reader.ts";
-import { type Handshake, readClientHandshake } from "../../src/proxy/handshake.ts";
+import { ANY_FORM, type Handshake, readClientHandshake } from "../../src/proxy/handshake.ts";
 import { type MemoryChannel, memoryChannelPair, toOutput } from "../support/memory-channel.ts";
 import { makeInit } from "../support/obfuscated2.ts";
 import { TRANSPORTS } from "../support/packets.ts";
@@ -16,7 +16,7 @@ function start(secrets = [FIRST, SECOND]): {
 } {
   const [app, channel] = memoryChannelPair();
   const reader = new ByteReader(channel);
-  return { app, reader, handshake: readClientHandshake(reader, secrets, never) };
+  return { app, reader, handshake: readClientHandshake(reader, secrets, ANY_FORM, never) };
 }
 
 async function clientOf(handshake: Promise<Handshake>): Promise<Handshake & { kind: "client" }> {

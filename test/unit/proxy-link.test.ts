@@ -10,6 +10,17 @@ describe("formatProxyLinks()", () => {
     expect(https).toBe(`https://t.me/proxy?server=192.168.1.2&port=1443&secret=dd${"ab".repeat(16)}`);
   });
 
+  test("puts the domain of fake TLS into the secret", () => {
+    const { tg, https } = formatProxyLinks({
+      host: "192.0.2.7",
+      port: 443,
+      key,
+      form: { fakeTls: "example.com" },
+    });
+    const query = `server=192.0.2.7&port=443&secret=ee${"ab".repeat(16)}6578616d706c652e636f6d`;
+    expect({ tg, https }).toEqual({ tg: `tg://proxy?${query}`, https: `https://t.me/proxy?${query}` });
+  });
+
   test.each(["proxy.example.org", "2001:db8::1", "fe80::1%eth0", "a&b=c"])(
     "carries the host %s through a URL",
     (host) => {

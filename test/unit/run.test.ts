@@ -168,6 +168,29 @@ describe("run(), tgws link", () => {
     expect(() => readFileSync(join(folder, "secret"))).toThrow();
   });
 
+  test("prints those for fake TLS, with the domain of a flag or of a secret", async () => {
+    const secret = `ee${HEX}${Buffer.from("example.com").toString("hex")}`;
+    const link = `tg://proxy?server=192.0.2.7&port=443&secret=${secret}\n`;
+    const where = ["--host", "192.0.2.7", "--port", "443"];
+    const byFlag = await runTgws("link", ...where, "--secret", HEX, "--fake-tls-domain", "Example.com");
+    expect(byFlag).toMatchObject({ code: 0, stderr: "" });
+    expect(byFlag.stdout).toContain(link);
+    expect(byFlag.stdout).not.toContain(`dd${HEX}`);
+    expect(await runTgws("link", ...where, "--secret", secret)).toEqual(byFlag);
+    const both = await runTgws("link", ...where, "--secret", secret, "--accept", "ee,dd");
+    expect(both.stdout).toContain(link);
+    expect(both.stdout).toContain(`secret=dd${HEX}\n`);
+  });
+
+  test("prints what has no effect to standard error", async () => {
+    const { code, stdout, stderr } = await runTgws(
+      ...["link", "--secret", HEX, "--fake-tls-domain", "example.com", "--accept", "dd"],
+    );
+    expect(code).toBe(0);
+    expect(stdout).toContain(`secret=dd${HEX}\n`);
+    expect(stderr).toBe("tgws: --fake-tls-domain has no effect without ee in --accept\n");
+  });
+
   test("exits with 1 when the kept secret is damaged", async () => {
     writeFileSync(join(folder, "secret"), "?");
     const { code, stdout, stderr } = await runTgws("link");
@@ -247,6 +270,9 @@ describe("run(), tgws routes", () => {
         "0",
         "--force-test-dc",
         "--pool-size=2",
+        "--fake-tls-domain=example.com",
+        "--mask-host=127.0.0.1:8443",
+        "--proxy-protocol",
         ...WHERE,
       ],
     );

@@ -1,6 +1,13 @@
 import { describe, expect, test } from "bun:test";
 import { FormatError } from "../../src/core/errors.ts";
-import { formatSecret, parseSecret } from "../../src/protocol/mtproto/secret.ts";
+import {
+  formatSecret,
+  looksLikeSecret,
+  MAX_DOMAIN_LENGTH,
+  parseSecret,
+  parseSecretText,
+  redact,
+} from "../../src/protocol/mtproto/secret.ts";
 
 /** Its base64 has both characters that base64url writes differently, and padding. */
 const KEY = Uint8Array.from([0xfb, 0xff, 0xbe, 0x3f, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
@@ -8,6 +15,10 @@ const PADDED = Uint8Array.of(0xdd, ...KEY);
 const hex = (bytes: Uint8Array): string => bytes.toHex();
 const base64 = (bytes: Uint8Array): string => bytes.toBase64();
 const base64url = (bytes: Uint8Array): string => bytes.toBase64({ alphabet: "base64url", omitPadding: true });
+const fakeTls = (domain: string): Uint8Array => Uint8Array.of(0xee, ...KEY, ...Buffer.from(domain));
+/** A domain of that many bytes. */
+const domainOf = (length: number): string =>
+  `${"abc.".repeat(100).slice(0, length - 4)}.com`.replace("..", ".a");
 
 function errorOf(text: string): FormatError {
   try {
@@ -59,16 +70,15 @@ describe("parseSecret()", () => {
     expect(errorOf(text).code).toBe("BAD_SECRET");
   });
 
-  test.each([
-    ["hexadecimal", `ee${hex(KEY)}${Buffer.from("example.com").toString("hex")}`],
-    ["base64url", base64url(Uint8Array.of(0xee, ...KEY, ...Buffer.from("example.com")))],
-  ])("says that fake TLS is not supported on an ee secret in %s", (_, text) => {
-    expect(errorOf(text).message).toContain("fake TLS");
+  test("gives the key alone of an ee secret", () => {
+    expect(parseSecret(hex(fakeTls("example.com")))).toEqual(KEY);
   });
 
   test.each([
     ["a long one", `${hex(KEY)}ab`],
-    ["an ee one", `ee${hex(KEY)}6578616d706c652e636f6d`],
+    ["an ee one without a domain", `ee${hex(KEY)}`],
+    ["an ee one with a wrong domain", hex(fakeTls("exa mple.com"))],
+    ["an ee one in base64 with a wrong domain", base64url(fakeTls("192.0.2.7"))],
     ["a mistyped one", `${hex(KEY).slice(0, -1)}g`],
     ["base64 of a wrong length", base64url(KEY.subarray(0, 15))],
   ])("never quotes the secret: %s", (_, text) => {
@@ -79,10 +89,83 @@ describe("parseSecret()", () => {
   });
 });
 
+describe("parseSecretText()", () => {
+  test.each([
+    ["hexadecimal", hex],
+    ["upper-case hexadecimal", (bytes: Uint8Array) => hex(bytes).toUpperCase()],
+    ["base64", base64],
+    ["base64 without padding", (bytes: Uint8Array) => base64(bytes).replace(/=+$/, "")],
+    ["base64url", base64url],
+  ])("reads key and domain of an ee secret in %s", (_, format) => {
+    for (const domain of ["example.com", "xn--e1afmkfd.xn--p1ai", "a-1.b.example"]) {
+      expect(parseSecretText(format(fakeTls(domain)))).toEqual({ key: KEY, domain });
+    }
+  });
+
+  test("finds no domain in the other forms", () => {
+    for (const text of [hex(KEY), base64(KEY), `dd${hex(KEY)}`, base64url(PADDED)]) {
+      expect(parseSecretText(text)).toEqual({ key: KEY, domain: undefined });
+    }
+    const ee = `ee${"00".repeat(15)}`;
+    expect(parseSecretText(ee)).toEqual({ key: Uint8Array.fromHex(ee), domain: undefined });
+  });
+
+  test("gives the domain in lower case", () => {
+    expect(parseSecretText(hex(fakeTls("Example.COM"))).domain).toBe("example.com");
+  });
+
+  test("takes a domain as long as apps take it, and no longer", () => {
+    const domain = domainOf(MAX_DOMAIN_LENGTH);
+    expect(domain).toHaveLength(182);
+    expect(parseSecretText(hex(fakeTls(domain))).domain).toBe(domain);
+    const error = errorOf(hex(fakeTls(domainOf(MAX_DOMAIN_LENGTH + 1))));
+    expect(error).toMatchObject({
+      code: "BAD_SECRET",
+      message: "Cannot use secret: its domain is longer than 182 bytes, which apps refuse",
+    });
+  });
+
+  test.each([
+    ["nothing", "", "an `ee` secret ends with a domain, and this one has none"],
+    ["one label", "localhost", "what follows its key is not a domain"],
+    ["an IP address", "192.0.2.7", "what follows its key is not a domain"],
+    ["a port", "example.com:443", "what follows its key is not a domain"],
+    ["a space", "exa mple.com", "what follows its key is not a domain"],
+    ["a zero", "example.com\0", "what follows its key is not a domain"],
+    ["a dot at its end", "example.com.", "what follows its key is not a domain"],
+    ["what is not ASCII", "пример.рф", "what follows its key is not a domain"],
+  ])("throws BAD_SECRET on a domain that is %s", (_, domain, what) => {
+    for (const format of [hex, base64, base64url]) {
+      const error = errorOf(format(fakeTls(domain)));
+      expect(error).toMatchObject({ code: "BAD_SECRET", message: `Cannot use secret: ${what}` });
+      if (domain !== "") expect(`${error.message} ${error.hint}`).not.toContain(domain);
+    }
+  });
+});
+
+describe("looksLikeSecret() and redact()", () => {
+  test.each([hex, base64, base64url])("hide ee secrets", (format) => {
+    for (const domain of ["", "example.com", domainOf(182), "not a domain"]) {
+      const text = format(fakeTls(domain));
+      expect(looksLikeSecret(text)).toBe(true);
+      expect(redact(text)).toBe("(a secret)");
+    }
+  });
+});
+
 describe("formatSecret()", () => {
   test("writes hexadecimal, with dd before it for padded packets", () => {
     expect(formatSecret(KEY, "plain")).toBe(hex(KEY));
     expect(formatSecret(KEY, "padded")).toBe(`dd${hex(KEY)}`);
+  });
+
+  test("writes ee and the domain for fake TLS, in hexadecimal", () => {
+    expect(formatSecret(KEY, { fakeTls: "example.com" })).toBe(`ee${hex(KEY)}6578616d706c652e636f6d`);
+  });
+
+  test("writes what parseSecretText reads", () => {
+    const text = formatSecret(KEY, { fakeTls: "xn--e1afmkfd.xn--p1ai" });
+    expect(parseSecretText(text)).toEqual({ key: KEY, domain: "xn--e1afmkfd.xn--p1ai" });
   });
 
   test("writes what parseSecret reads", () => {

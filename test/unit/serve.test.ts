@@ -114,7 +114,7 @@ describe("serve()", () => {
       expect(proxy.port).toBeGreaterThan(0);
       await proxy.stop(signal);
       expect(proxy.log()).toContain(
-        "stats: total=0 active=0 ws=0 tcp_fb=0 cf=0 bad=0 err=0 pool=n/a cf_pool=n/a up=0 B down=0 B\n",
+        "stats: total=0 active=0 ws=0 tcp_fb=0 cf=0 bad=0 masked=0 err=0 pool=n/a cf_pool=n/a up=0 B down=0 B\n",
       );
       const refused = connect({ host: "127.0.0.1", port: proxy.port });
       await new Promise((resolve) => refused.on("error", resolve));

@@ -2,6 +2,8 @@ import { afterEach, beforeEach, describe, expect, jest, spyOn, test } from "bun:
 import { connect, type Socket } from "node:net";
 import { StartError } from "../../src/core/errors.ts";
 import type { SessionEvent } from "../../src/core/events.ts";
+import { ANY_FORM } from "../../src/proxy/handshake.ts";
+import { Masks } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
 import { ProxyServer } from "../../src/proxy/server.ts";
 import type { Route, Way } from "../../src/upstream/route.ts";
@@ -62,6 +64,10 @@ function start(port = 0): Setup {
     },
     {
       secrets: [SECRET],
+      forms: ANY_FORM,
+      disguise: undefined,
+      trustedProxies: undefined,
+      masks: new Masks(1),
       routes: [route],
       standings: new Standings(),
       replays: new ReplayBudget(),

@@ -6,6 +6,8 @@ import type { SessionEvent } from "../../src/core/events.ts";
 import { listenTcp } from "../../src/net/tcp-listen.ts";
 import { Stats } from "../../src/observe/stats.ts";
 import type { Target } from "../../src/protocol/mtproto/dc.ts";
+import { ANY_FORM } from "../../src/proxy/handshake.ts";
+import { Masks } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
 import { type QuietLimits, Session, type SessionDeps } from "../../src/proxy/session.ts";
 import type { Route, RouteId, Upstream, Way } from "../../src/upstream/route.ts";
@@ -128,6 +130,10 @@ function setUp(deps: Partial<SessionDeps> = {}): Setup {
     channel,
     {
       secrets: [SECRET],
+      forms: ANY_FORM,
+      disguise: undefined,
+      trustedProxies: undefined,
+      masks: new Masks(1),
       routes: [route],
       standings,
       replays: new ReplayBudget(),
@@ -517,6 +523,10 @@ describe("Session.look()", () => {
           channel,
           {
             secrets: [SECRET],
+            forms: ANY_FORM,
+            disguise: undefined,
+            trustedProxies: undefined,
+            masks: new Masks(1),
             routes: [route],
             standings: new Standings(),
             replays: new ReplayBudget(),

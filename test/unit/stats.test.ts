@@ -76,6 +76,7 @@ describe("Stats", () => {
       connections_tcp_fallback: 0,
       connections_cfproxy: 0,
       connections_bad: 0,
+      connections_masked: 0,
       ws_errors: 0,
       bytes_up: 0,
       bytes_down: 0,
@@ -85,7 +86,7 @@ describe("Stats", () => {
       cf_pool_misses: 0,
     });
     expect(new Stats(NO_POOLS).routes()).toEqual([]);
-    expect(new Stats(NO_POOLS).routeLines()).toEqual([]);
+    expect(new Stats(NO_POOLS).lines()).toEqual([]);
   });
 
   test("counts a session as active from start to end, and in the total for ever", () => {
@@ -305,18 +306,18 @@ describe("Stats.summary()", () => {
     for (let id = 3; id < 6; id += 1) connect(stats, startSession(stats, id), "direct-tcp");
     for (let id = 6; id < 8; id += 1) connect(stats, startSession(stats, id), "cf-domain");
     expect(stats.summary()).toBe(
-      "total=7 active=6 ws=1 tcp_fb=3 cf=2 bad=1 err=1 pool=3/4 cf_pool=0/2 up=1.5 KB down=312.7 MB",
+      "total=7 active=6 ws=1 tcp_fb=3 cf=2 bad=1 masked=0 err=1 pool=3/4 cf_pool=0/2 up=1.5 KB down=312.7 MB",
     );
   });
 
   test("says n/a for pools that nobody has asked", () => {
     expect(new Stats(NO_POOLS).summary()).toBe(
-      "total=0 active=0 ws=0 tcp_fb=0 cf=0 bad=0 err=0 pool=n/a cf_pool=n/a up=0 B down=0 B",
+      "total=0 active=0 ws=0 tcp_fb=0 cf=0 bad=0 masked=0 err=0 pool=n/a cf_pool=n/a up=0 B down=0 B",
     );
   });
 });
 
-describe("Stats.routeLines()", () => {
+describe("Stats.lines()", () => {
   test("is one line for each route and data centre, in the order in which they came", () => {
     const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);
@@ -331,7 +332,7 @@ describe("Stats.routeLines()", () => {
     other.dc = 203;
     connect(stats, other, "cf-worker", { openMs: 151 });
     session.counts = { up: 2_048, down: 1 };
-    expect(stats.routeLines()).toEqual([
+    expect(stats.lines()).toEqual([
       "route=direct-ws dc=203 attempts=1 wins=0 failed=TIMEOUT:2,SILENT:1 open=n/a up=0 B down=0 B",
       "route=cf-worker dc=203 attempts=1 wins=2 failed=none open=126ms up=2.0 KB down=1 B",
     ]);

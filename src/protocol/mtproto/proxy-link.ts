@@ -18,7 +18,7 @@ export interface ProxyLinks {
   readonly https: string;
 }
 
-/** Formats the links for `address`. @see https://core.telegram.org/api/links#mtproxy-links */
+/** Formats the links for `address`; those for fake TLS have its domain within the secret. @see https://core.telegram.org/api/links#mtproxy-links */
 export function formatProxyLinks({ host, port, key, form }: ProxyAddress): ProxyLinks {
   const query = `server=${encodeURIComponent(host)}&port=${port}&secret=${formatSecret(key, form)}`;
   return { tg: `tg://proxy?${query}`, https: `https://t.me/proxy?${query}` };

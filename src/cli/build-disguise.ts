@@ -1,0 +1,70 @@
+import { networkInterfaces } from "node:os";
+import type { Config } from "../config/config.ts";
+import type { Logger } from "../core/logger.ts";
+import type { OutboundProxy } from "../net/outbound-proxy.ts";
+import { TcpDialer, type TcpEndpoint } from "../net/tcp-dial.ts";
+import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import { Cover } from "../proxy/cover.ts";
+import { FakeTls } from "../proxy/fake-tls.ts";
+import { SeenHellos } from "../proxy/seen-hellos.ts";
+
+/** A site that takes longer than this to be connected to is down, in milliseconds. */
+const CONNECT_MS = 10_000;
+
+/** Fake TLS and the sites behind it. */
+export interface Disguise {
+  readonly tls: FakeTls;
+  readonly cover: Cover;
+}
+
+/** What it needs besides the configuration. */
+export interface DisguiseDeps {
+  readonly secrets: readonly NamedSecret[];
+  readonly proxy: OutboundProxy | undefined;
+  /** The port that is listened on; asked for only later. */
+  readonly port: () => number;
+  readonly log: Logger;
+}
+
+/** Makes fake TLS as `config` wants it; `undefined` when it does not. */
+export function buildDisguise(config: Config, deps: DisguiseDeps): Disguise | undefined {
+  if (!config.accept.fakeTls) return undefined;
+  const { log } = deps;
+  const { maskHost } = config;
+  const dialer = new TcpDialer({
+    highWater: config.queueBytes,
+    timeoutMs: CONNECT_MS,
+    proxy: maskHost === undefined ? deps.proxy : undefined, // what the user names is near
+  });
+  const cover = new Cover({
+    domains: config.fakeTlsDomains,
+    host: maskHost,
+    pinned: (name) => config.pins.addressOf(name),
+    lookUp: async (name) => (await Bun.dns.lookup(name)).map(({ address }) => address),
+    dial: (endpoint, signal) => dialer.dial(endpoint, signal),
+    isOwn: (endpoint) => endpoint.port === deps.port() && isListenedOn(config.host, endpoint),
+    isHere: (address) => isHere(address),
+    warn: (text) => log.warn(text),
+    debug: (text) => log.debug(text),
+  });
+  const tls = new FakeTls({
+    secrets: deps.secrets,
+    seen: new SeenHellos(),
+    profileOf: cover.profileOf,
+    onStranger: cover.onHello,
+    now: () => Math.floor(Date.now() / 1000),
+  });
+  return { tls, cover };
+}
+
+function isListenedOn(listening: string, { host }: TcpEndpoint): boolean {
+  const everywhere = listening === "0.0.0.0" || listening === "::";
+  return host === listening || host === "localhost" || (everywhere && isHere(host));
+}
+
+/** Whether an address is this machine's. */
+function isHere(address: string): boolean {
+  const bare = address.toLowerCase().replace(/^::ffff:/, "");
+  if (bare === "::1" || bare === "::" || bare === "0.0.0.0" || bare.startsWith("127.")) return true;
+  return Object.values(networkInterfaces()).some((list) => list?.some((own) => own.address === bare));
+}

@@ -1,0 +1,36 @@
+import { generateKeyPairSync } from "node:crypto";
+import { GROUP, type KeyShare } from "../protocol/tls/client-hello.ts";
+
+/** The encapsulation key at the start of a client's X25519MLKEM768 share, in bytes. */
+const ENCAPSULATION_KEY_LENGTH = 1184;
+
+/**
+ * Makes the server's answer to a client's key share: what a real server sends, of which only the public half is
+ * ever needed.
+ *
+ * X25519 is a fresh public key; X25519MLKEM768 is a shared secret that is really encapsulated for the client's key
+ * (1088 bytes), and a fresh X25519 key after it.
+ *
+ * @returns `undefined` for a group that it cannot answer, or a key that is not one.
+ * @see https://www.ietf.org/archive/id/draft-ietf-tls-ecdhe-mlkem-00.html
+ */
+export async function answerKeyShare({ group, key }: KeyShare): Promise<KeyShare | undefined> {
+  if (group === GROUP.x25519) return { group, key: makeX25519Key() };
+  if (group !== GROUP.x25519MlKem768) return undefined;
+  const { ml_kem768: mlKem } = await import("@noble/post-quantum/ml-kem.js"); // 9 MiB that few need
+  try {
+    const { cipherText } = mlKem.encapsulate(key.subarray(0, ENCAPSULATION_KEY_LENGTH));
+    const share = new Uint8Array(cipherText.length + 32);
+    share.set(cipherText);
+    share.set(makeX25519Key(), cipherText.length);
+    return { group, key: share };
+  } catch {
+    return undefined; // coefficients that are no residues: no key that a library makes
+  }
+}
+
+/** Returns a fresh X25519 public key, 32 bytes: a point of the curve, as not every 32 bytes are. */
+export function makeX25519Key(): Uint8Array {
+  const { x = "" } = generateKeyPairSync("x25519").publicKey.export({ format: "jwk" });
+  return Uint8Array.fromBase64(x, { alphabet: "base64url" });
+}

@@ -1,0 +1,204 @@
+import { ByteReader } from "../channel/byte-reader.ts";
+import type { Channel, GatherChannel } from "../channel/channel.ts";
+import type { Cancel } from "../core/cancel.ts";
+import { HandshakeError, ProxyHeaderError } from "../core/errors.ts";
+import type { MaskReason } from "../core/events.ts";
+import type { IpNetwork } from "../core/ip-network.ts";
+import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import { measureProxyHeader } from "../protocol/proxy-protocol.ts";
+import { measureClientHello } from "../protocol/tls/client-hello-records.ts";
+import type { Cover } from "./cover.ts";
+import { EarlySite } from "./early-site.ts";
+import type { Admission, FakeTls } from "./fake-tls.ts";
+import { FakeTlsChannel } from "./fake-tls-channel.ts";
+import { type AcceptedForms, ANY_FORM, type Handshake, readClientHandshake } from "./handshake.ts";
+import { Mask } from "./mask.ts";
+
+/** From our first flight to a complete init: as long as web servers wait for a handshake to end, in milliseconds. */
+const FINISH_MS = 60_000;
+/** What does not begin like TLS may still become an init for so long, where both are accepted, in milliseconds. */
+const INIT_PATIENCE_MS = 2_000;
+
+/** Who is let in, and how. */
+export interface EntranceDeps {
+  readonly secrets: readonly NamedSecret[];
+  /** Inits that need no fake TLS around them. */
+  readonly forms: AcceptedForms;
+  /** With it, whoever is no client is shown the cover site. */
+  readonly disguise: { readonly tls: FakeTls; readonly cover: Cover } | undefined;
+  /** With them, every connection comes from a load balancer in one of them, and begins with whom it brings. */
+  readonly trustedProxies: readonly IpNetwork[] | undefined;
+  /** From accept to a complete init or ClientHello, and how long a stranger is kept, in milliseconds. */
+  readonly handshakeTimeoutMs: number;
+}
+
+/** Hears what a connection is, before it is in. */
+export interface EntranceListener {
+  /** The address of the client behind the load balancer. */
+  onAddress(address: string): void;
+  onMasked(why: MaskReason, detail: string): void;
+}
+
+/** What became of a connection. */
+export type Entry =
+  | {
+      readonly kind: "client";
+      /** What it says inside of whatever is around it. */
+      readonly channel: Channel;
+      /** Listens to `channel`, and may hold what came after the init. */
+      readonly reader: ByteReader;
+      readonly client: Extract<Handshake, { kind: "client" }>;
+    }
+  /** It has been read and discarded until the deadline: closing at once would tell it apart. */
+  | { readonly kind: "stranger" }
+  /** It sees the cover site from now on. */
+  | { readonly kind: "masked"; readonly mask: Mask };
+
+/** Takes one connection from its first byte to an {@link Entry}. */
+export class Entrance {
+  readonly #channel: GatherChannel;
+  readonly #deps: EntranceDeps;
+  readonly #listener: EntranceListener;
+
+  constructor(channel: GatherChannel, deps: EntranceDeps, listener: EntranceListener) {
+    this.#channel = channel;
+    this.#deps = deps;
+    this.#listener = listener;
+  }
+
+  /**
+   * @param address Where the connection comes from.
+   * @throws {HandshakeError} `CLOSED` or `TIMEOUT` when it ended, or not enough came.
+   * @throws {ProxyHeaderError} When it does not come from a load balancer as it should.
+   * @throws {RouteError} When the cover site cannot be reached.
+   */
+  async enter(address: string): Promise<Entry> {
+    const { trustedProxies, disguise, handshakeTimeoutMs } = this.#deps;
+    const deadline = new AbortController();
+    const timer = setTimeout(() => deadline.abort(), handshakeTimeoutMs);
+    const reader = new ByteReader(this.#channel);
+    try {
+      if (trustedProxies !== undefined)
+        await this.#readProxyHeader(reader, trustedProxies, address, deadline.signal);
+      if (disguise === undefined) return await this.#enterPlainly(reader, deadline.signal);
+      const site = new EarlySite(disguise.cover);
+      try {
+        return await this.#enterDisguised(reader, disguise, site, deadline.signal);
+      } finally {
+        site.close();
+      }
+    } catch (error) {
+      // Who leaves without a word gets a FIN for its own, as from any server; dropping it would be a reset.
+      if (error instanceof HandshakeError && error.code === "CLOSED") this.#channel.end();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #readProxyHeader(
+    reader: ByteReader,
+    trusted: readonly IpNetwork[],
+    address: string,
+    deadline: Cancel,
+  ): Promise<void> {
+    if (!trusted.some((network) => network.contains(address))) {
+      throw new ProxyHeaderError("untrusted", "not from a load balancer that --trusted-proxy names");
+    }
+    for (let needed = 1; ; ) {
+      const progress = measureProxyHeader(await reader.peek(needed, deadline));
+      if (progress.kind === "whole") {
+        reader.take(progress.length);
+        if (progress.source !== undefined) this.#listener.onAddress(progress.source.address);
+        return;
+      }
+      needed = progress.needed;
+    }
+  }
+
+  async #enterPlainly(reader: ByteReader, deadline: Cancel): Promise<Entry> {
+    const { secrets, forms } = this.#deps;
+    const client = await readClientHandshake(reader, secrets, forms, deadline);
+    if (client.kind === "client") return { kind: "client", channel: this.#channel, reader, client };
+    await reader.discard(deadline);
+    return { kind: "stranger" };
+  }
+
+  async #enterDisguised(
+    reader: ByteReader,
+    { tls, cover }: { readonly tls: FakeTls; readonly cover: Cover },
+    early: EarlySite,
+    deadline: AbortSignal,
+  ): Promise<Entry> {
+    const stop = AbortSignal.any([deadline, early.spoke]);
+    const plain = await this.#tryInit(reader, stop);
+    if (plain !== undefined) return plain;
+    const admission = await admit(reader, tls, stop);
+    if (admission.kind === "client") {
+      early.close(); // the init is a round trip away
+      return this.#finish(reader, admission);
+    }
+    this.#listener.onMasked(admission.why, admission.detail);
+    const { channel: site, bytes } = await early.take(cover, admission.serverName);
+    const mask = new Mask(this.#channel, site, { fromClient: reader.rest(), fromSite: bytes });
+    return { kind: "masked", mask };
+  }
+
+  /** Where inits are accepted without fake TLS, too: looks whether this is one. */
+  async #tryInit(reader: ByteReader, stop: AbortSignal): Promise<Entry | undefined> {
+    const { secrets, forms } = this.#deps;
+    if (!forms.plain && !forms.padded) return undefined;
+    try {
+      await reader.peek(1, stop);
+      const patience = AbortSignal.any([stop, AbortSignal.timeout(INIT_PATIENCE_MS)]);
+      const client = await readClientHandshake(reader, secrets, forms, patience);
+      return client.kind === "client"
+        ? { kind: "client", channel: this.#channel, reader, client }
+        : undefined;
+    } catch (error) {
+      if (error instanceof HandshakeError) return undefined; // too short for an init: the next step says what it is
+      throw error;
+    }
+  }
+
+  /** Answers a client's hello and reads its init from the records that follow. */
+  async #finish(
+    outer: ByteReader,
+    { secret, flight }: Extract<Admission, { kind: "client" }>,
+  ): Promise<Entry> {
+    this.#channel.write(flight);
+    const channel = new FakeTlsChannel(this.#channel, outer.rest());
+    const reader = new ByteReader(channel);
+    const deadline = new AbortController();
+    const timer = setTimeout(() => deadline.abort(), FINISH_MS);
+    try {
+      const client = await readClientHandshake(reader, [secret], ANY_FORM, deadline.signal);
+      if (client.kind === "client") return { kind: "client", channel, reader, client };
+      channel.refuse();
+      return { kind: "stranger" };
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Reads a ClientHello as far as it takes to know what it is; on admission it is taken from the reader. */
+async function admit(reader: ByteReader, tls: FakeTls, stop: Cancel): Promise<Admission> {
+  try {
+    for (let needed = 1; ; ) {
+      const bytes = await reader.peek(needed, stop);
+      const progress = measureClientHello(bytes);
+      if (progress.kind === "partial") {
+        needed = progress.needed;
+        continue;
+      }
+      const admission = await tls.admit(bytes, progress);
+      if (admission.kind === "client") reader.take(progress.length);
+      return admission;
+    }
+  } catch (error) {
+    if (!(error instanceof HandshakeError) || reader.abandoned) throw error;
+    const why = error.code === "BAD_CLIENT_HELLO" ? "not-tls" : "silent";
+    return { kind: "stranger", why, serverName: undefined, detail: error.message };
+  }
+}

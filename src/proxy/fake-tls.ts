@@ -1,0 +1,132 @@
+import { randomBytes, randomInt } from "node:crypto";
+import { HandshakeError } from "../core/errors.ts";
+import type { MaskReason } from "../core/events.ts";
+import { findSigner, type HelloSignature, signFlight } from "../crypto/fake-tls-digest.ts";
+import { answerKeyShare, makeX25519Key } from "../crypto/key-share.ts";
+import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import { type ClientHello, GROUP, type KeyShare, parseClientHello } from "../protocol/tls/client-hello.ts";
+import { type HelloProgress, zeroRandom } from "../protocol/tls/client-hello-records.ts";
+import {
+  type CoverProfile,
+  chooseFlightSize,
+  chooseKeyShare,
+  chooseSuite,
+} from "../protocol/tls/cover-profile.ts";
+import { encodeFirstFlight } from "../protocol/tls/server-hello.ts";
+import type { SeenHellos } from "./seen-hellos.ts";
+
+/** How far a client's clock may be off, in seconds. */
+const MAX_SKEW_S = 120;
+const SIZE_STEPS = 2 ** 20;
+
+/** A ClientHello that is whole. */
+export type WholeHello = Extract<HelloProgress, { kind: "whole" }>;
+
+/** What a ClientHello turned out to be. */
+export type Admission =
+  | {
+      readonly kind: "client";
+      readonly secret: NamedSecret;
+      /** The server's first flight, ready to be sent. */
+      readonly flight: Uint8Array;
+    }
+  | {
+      readonly kind: "stranger";
+      readonly why: MaskReason;
+      /** The name that was asked for, where it is known. */
+      readonly serverName: string | undefined;
+      /** For the log. */
+      readonly detail: string;
+    };
+
+/** What {@link FakeTls} needs. */
+export interface FakeTlsDeps {
+  readonly secrets: readonly NamedSecret[];
+  readonly seen: SeenHellos;
+  /** How the site of a name looks; `undefined` for a name that is none of ours. */
+  readonly profileOf: (serverName: string) => CoverProfile | undefined;
+  /** Hears the random of every hello that was not made with a secret: a measurement of ours that came back, maybe. */
+  readonly onStranger: (random: Uint8Array) => void;
+  /** Seconds since 1970. */
+  readonly now: () => number;
+}
+
+/** Decides by its ClientHello who is a client, and makes the answer. */
+export class FakeTls {
+  readonly #deps: FakeTlsDeps;
+
+  constructor(deps: FakeTlsDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Reads a ClientHello and answers it, or says why not.
+   *
+   * A wrong digest, a wrong time and a hello that was there before take the same steps, so that the time it takes
+   * does not tell them apart. A hello that is answered is remembered before there is a byte of the answer.
+   */
+  async admit(bytes: Uint8Array, whole: WholeHello): Promise<Admission> {
+    const { secrets, seen, profileOf, now, onStranger } = this.#deps;
+    const hello = parseHello(whole.message);
+    if (hello === undefined) return strange("bad-hello", undefined, "its lengths do not fit");
+    const { random, serverName } = hello;
+    const signature = findSigner(
+      zeroRandom(bytes.subarray(0, whole.length), whole.randomParts),
+      random,
+      secrets,
+    );
+    const skew = signature === undefined ? 0 : signature.time - now();
+    const profile = serverName === undefined ? undefined : profileOf(serverName);
+    const suite = profile && chooseSuite(hello, profile);
+    const share = profile && chooseKeyShare(hello, profile);
+    if (signature === undefined) {
+      onStranger(random);
+      return strange("digest", serverName, "not made with a secret of ours");
+    }
+    if (Math.abs(skew) > MAX_SKEW_S) return strange("skew", serverName, describeSkew(skew));
+    if (profile === undefined) return strange("server-name", serverName, `for ${serverName ?? "no name"}`);
+    if (suite === undefined)
+      return strange("unsupported", serverName, "it offers no cipher suite of TLS 1.3");
+    if (!seen.claim(random, performance.now() / 1000))
+      return strange("replay", serverName, "it was here before");
+    const flight = await makeFlight(hello, profile, suite, share, signature);
+    return { kind: "client", secret: signature.secret, flight };
+  }
+}
+
+async function makeFlight(
+  hello: ClientHello,
+  profile: CoverProfile,
+  suite: number,
+  share: KeyShare | undefined,
+  { secret }: HelloSignature,
+): Promise<Uint8Array> {
+  const answered = share && (await answerKeyShare(share));
+  const size = chooseFlightSize(profile, suite, randomInt(SIZE_STEPS) / SIZE_STEPS);
+  const flight = encodeFirstFlight({
+    sessionId: hello.sessionId,
+    cipherSuite: suite,
+    extensionOrder: profile.extensionOrder,
+    keyShare: answered ?? { group: GROUP.x25519, key: makeX25519Key() },
+    encrypted: randomBytes(size),
+  });
+  signFlight(flight, hello.random, secret.key);
+  return flight;
+}
+
+function parseHello(message: Uint8Array): ClientHello | undefined {
+  try {
+    return parseClientHello(message);
+  } catch (error) {
+    if (error instanceof HandshakeError) return undefined;
+    throw error;
+  }
+}
+
+function strange(why: MaskReason, serverName: string | undefined, detail: string): Admission {
+  return { kind: "stranger", why, serverName, detail };
+}
+
+function describeSkew(skew: number): string {
+  return `its clock is ${Math.abs(skew)} s ${skew > 0 ? "ahead of" : "behind"} ours`;
+}
