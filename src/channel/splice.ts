@@ -66,8 +66,9 @@ export class Splice {
     this.#down = new Pump(this, "down", upstream, client, link.down, counts);
     client.attach(this.#up);
     upstream.attach(this.#down);
-    // Whoever read from the client before may have paused it when it had enough.
+    // Whoever read from them before may have paused them when it had enough.
     if (!upstream.congested) client.resume();
+    if (!client.congested) upstream.resume();
   }
 
   /** One of the sides has ended: what is left is to deliver what is under way. */

@@ -1,5 +1,7 @@
 import { networkInterfaces } from "node:os";
 import type { Config } from "../config/config.ts";
+import { formatIp, ipVersion, parseIp } from "../core/ip-address.ts";
+import { unmap } from "../core/ip-network.ts";
 import type { Logger } from "../core/logger.ts";
 import type { OutboundProxy } from "../net/outbound-proxy.ts";
 import { TcpDialer, type TcpEndpoint } from "../net/tcp-dial.ts";
@@ -23,7 +25,7 @@ export interface DisguiseDeps {
   readonly proxy: OutboundProxy | undefined;
   /** The port that is listened on; asked for only later. */
   readonly port: () => number;
-  readonly log: Logger;
+  readonly log: Pick<Logger, "warn" | "debug">;
 }
 
 /** Makes fake TLS as `config` wants it; `undefined` when it does not. */
@@ -58,13 +60,28 @@ export function buildDisguise(config: Config, deps: DisguiseDeps): Disguise | un
 }
 
 function isListenedOn(listening: string, { host }: TcpEndpoint): boolean {
-  const everywhere = listening === "0.0.0.0" || listening === "::";
-  return host === listening || host === "localhost" || (everywhere && isHere(host));
+  const bare = bareAddress(listening);
+  const everywhere = bare === "0.0.0.0" || bare === "::";
+  // Who listens on a name listens on an address of this machine, but which one is not said.
+  return everywhere || ipVersion(bare) === 0 ? isHere(host) : bareAddress(host) === bare || isAny(host);
+}
+
+/** Connecting to no address in particular leads to this machine. */
+function isAny(address: string): boolean {
+  return ["0.0.0.0", "::"].includes(bareAddress(address));
 }
 
 /** Whether an address is this machine's. */
 function isHere(address: string): boolean {
-  const bare = address.toLowerCase().replace(/^::ffff:/, "");
-  if (bare === "::1" || bare === "::" || bare === "0.0.0.0" || bare.startsWith("127.")) return true;
-  return Object.values(networkInterfaces()).some((list) => list?.some((own) => own.address === bare));
+  const bare = bareAddress(address);
+  if (bare === "::1" || bare.startsWith("127.") || isAny(bare)) return true;
+  return Object.values(networkInterfaces()).some((list) =>
+    list?.some((own) => bareAddress(own.address) === bare),
+  );
+}
+
+/** In its shortest spelling; IPv4 within IPv6 is IPv4. */
+function bareAddress(address: string): string {
+  const bytes = parseIp(address.replace(/%.*$/, ""));
+  return bytes === undefined ? address : formatIp(unmap(bytes));
 }

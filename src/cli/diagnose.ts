@@ -5,6 +5,7 @@ import { bypasses, type OutboundProxy } from "../net/outbound-proxy.ts";
 import { describeTarget } from "../protocol/mtproto/dc.ts";
 import type { Route, WayAddress } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
+import type { Disguise } from "./build-disguise.ts";
 import { buildRoutes, type RouteSet } from "./build-routes.ts";
 import { doctorTargets, runDoctor } from "./doctor.ts";
 import { createProgress } from "./doctor-progress.ts";
@@ -38,6 +39,7 @@ export async function diagnose(
     await Promise.race([set.domainList?.refresh(), Bun.sleep(LIST_WAIT_MS)]);
     const { inspectEndpoint } = await import("../net/inspect-endpoint.ts");
     const { proxy } = set;
+    const disguise = await disguiseOf(config, proxy);
     return await runDoctor({
       version,
       routes: set.routes,
@@ -49,6 +51,7 @@ export async function diagnose(
           ? inspectEndpoint(address, { ...options, ...trust })
           : undefined,
       proxy,
+      cover: disguise && (() => disguise.cover.survey()),
       interfaces: networkInterfaces,
       learned: () => {
         const order = learnedOrder(set.routes, state.standings, config);
@@ -64,6 +67,13 @@ export async function diagnose(
     process.off("SIGTERM", onSignal);
     set.close();
   }
+}
+
+/** The sites that a proxy with this configuration would show; there is nobody here whom it would let in. */
+async function disguiseOf(config: Config, proxy: OutboundProxy | undefined): Promise<Disguise | undefined> {
+  const { buildDisguise } = await import("./build-disguise.ts");
+  const log = { warn: () => {}, debug: () => {} };
+  return buildDisguise(config, { secrets: [], proxy, port: () => config.port, log });
 }
 
 /** `tgws routes`: the learned order, from the file that a running proxy keeps. */

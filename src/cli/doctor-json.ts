@@ -1,5 +1,6 @@
 import { RouteError } from "../core/errors.ts";
 import type { DcTarget } from "../protocol/mtproto/dc.ts";
+import type { SiteReport } from "../proxy/cover.ts";
 import type { RouteId } from "../upstream/route.ts";
 import { type WayDiagnosis, works } from "./doctor-diagnosis.ts";
 import type { Findings } from "./doctor-report.ts";
@@ -13,6 +14,7 @@ import { roundMs, routesToJson, type TargetRoutesJson } from "./routes-report.ts
  * - `results` one for each way that was tried, by data centre, in the order of the routes; `stages` is empty
  *   behind an outbound proxy, and its `code` is one of those of `error`
  * - `leftOut` ways that were not tried, because their route has many
+ * - `sites` what strangers are shown, see `--fake-tls-domain`; `look` is missing where it cannot be measured
  * - `routes` the learned order, see `tgws routes --json`; empty when there is none
  */
 export interface DoctorJson {
@@ -27,6 +29,7 @@ export interface DoctorJson {
   readonly leftOut: readonly (TargetJson & { readonly route: RouteId; readonly ways: number })[];
   readonly advice: readonly string[];
   readonly routes: readonly TargetRoutesJson[];
+  readonly sites: readonly SiteReport[];
 }
 
 interface TargetJson {
@@ -64,7 +67,7 @@ export function findingsToJson(
   findings: Findings,
   { version, deep }: { readonly version: string; readonly deep: boolean },
 ): DoctorJson {
-  const { targets, ok, complete, advice, learned } = findings;
+  const { targets, ok, complete, advice, learned, sites } = findings;
   return {
     version,
     at: new Date().toISOString(),
@@ -77,6 +80,7 @@ export function findingsToJson(
     ),
     advice,
     routes: routesToJson(learned),
+    sites,
   };
 }
 

@@ -1,4 +1,5 @@
 import { RouteError } from "../core/errors.ts";
+import type { SiteReport } from "../proxy/cover.ts";
 import { failedStage, type TargetDiagnosis, type WayDiagnosis } from "./doctor-diagnosis.ts";
 import { formatSummary } from "./doctor-summary.ts";
 import { formatTable, STAGE_TITLES } from "./doctor-table.ts";
@@ -21,6 +22,8 @@ export interface Findings {
   readonly advice: readonly string[];
   /** The learned order; empty when there is none. */
   readonly learned: readonly TargetRoutes[];
+  /** What strangers are shown; empty without fake TLS. */
+  readonly sites: readonly SiteReport[];
 }
 
 /**
@@ -29,7 +32,7 @@ export interface Findings {
  * What works and what to do come last: that is what is still on the screen.
  */
 export function formatFindings(
-  { targets, advice, learned }: Findings,
+  { targets, advice, learned, sites }: Findings,
   { color, width }: ReportStyle,
 ): string {
   const style = { color, width: width < LEAST_WIDTH ? USUAL_WIDTH : width };
@@ -44,6 +47,7 @@ export function formatFindings(
       "The order in which clients' connections try them (tgws routes shows all)",
       indent(formatLearned(learned)),
     ],
+    ["What strangers are shown", sites.flatMap((site) => formatSite(site, wrapped))],
     ["What works, by the fastest route", indent(formatSummary(targets))],
     ["What to do", advice.flatMap((line) => wrap(line, wrapped))],
   ];
@@ -51,6 +55,12 @@ export function formatFindings(
     .filter(([, lines]) => lines.length > 0)
     .map(([title, lines]) => [title, ...lines].join("\n"))
     .join("\n\n");
+}
+
+/** One line for how a site looks, and one for each thing that a prober could notice. */
+function formatSite({ domain, look, problems }: SiteReport, style: Parameters<typeof wrap>[1]): string[] {
+  const first = look === undefined ? `${domain}, which cannot be measured` : `${domain}, TLS 1.3: ${look}`;
+  return [first, ...problems].flatMap((line) => wrap(line, style));
 }
 
 /** Lists why ways failed, each reason once, with what a stage of one of them adds to it. */

@@ -1,5 +1,6 @@
 import type { OutboundProxy } from "../net/outbound-proxy.ts";
 import { DC_NUMBERS, type DcTarget, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
+import type { SiteReport } from "../proxy/cover.ts";
 import { adviseOn } from "./doctor-advice.ts";
 import { allReachable, type TargetDiagnosis } from "./doctor-diagnosis.ts";
 import { type ExaminationOptions, examine } from "./doctor-examination.ts";
@@ -24,6 +25,8 @@ export interface DoctorOptions extends ExaminationOptions {
   readonly proxy?: OutboundProxy | undefined;
   /** `os.networkInterfaces`; asked at the end. Without: this computer is taken to be in a network. */
   readonly interfaces?: (() => Parameters<typeof hasNetwork>[0]) | undefined;
+  /** Looks at the sites that strangers are shown. Without: there are none. */
+  readonly cover?: (() => Promise<readonly SiteReport[]>) | undefined;
   /** Standard output; called once, with lines that lack the last line break. */
   readonly out: (text: string) => void;
   readonly style: ReportStyle;
@@ -43,8 +46,11 @@ export function doctorTargets(environment: { readonly test: boolean }): DcTarget
  */
 export async function runDoctor(options: DoctorOptions): Promise<number> {
   let targets: readonly TargetDiagnosis[];
+  let sites: readonly SiteReport[];
   try {
+    const looking = options.cover?.() ?? [];
     targets = await examine(options);
+    sites = await looking;
   } finally {
     options.progress.stop();
   }
@@ -59,6 +65,7 @@ export async function runDoctor(options: DoctorOptions): Promise<number> {
       online: options.interfaces === undefined || hasNetwork(options.interfaces()),
     }),
     learned: options.learned?.() ?? [],
+    sites,
   };
   options.out(
     options.json

@@ -119,8 +119,8 @@ function embeddedIpv4(address: Uint8Array): Uint8Array | undefined {
   return prefix && address.subarray(prefix.length, prefix.length + 4);
 }
 
-/** The IPv4 address that an IPv4-mapped one is; any other address as it is. */
-function unmap(address: Uint8Array): Uint8Array {
+/** Returns the IPv4 address that an IPv4-mapped one is; any other address as it is. */
+export function unmap(address: Uint8Array): Uint8Array {
   const mapped = address.length === 16 && sameBits(MAPPED, address, MAPPED_BITS);
   return mapped ? address.subarray(MAPPED_BITS / 8) : address;
 }

@@ -28,6 +28,8 @@ export class TcpChannel implements GatherChannel {
   #announceDrain = false;
   #ending = false;
   #resetting = false;
+  /** A write has found the connection broken, after which Bun reports a clean end. */
+  #broken = false;
   #destroying = false;
   #peerEnded = false;
   #closed: { readonly error: Error | undefined } | undefined;
@@ -46,7 +48,7 @@ export class TcpChannel implements GatherChannel {
     if (this.#early === undefined && !this.#peerEnded && this.#closed === undefined) return;
     queueMicrotask(() => {
       this.#deliverEarly();
-      if (this.#peerEnded) sink.onEnd();
+      if (this.#peerEnded && !this.#broken) sink.onEnd();
       if (this.#closed !== undefined) sink.onClose(this.#closed.error);
     });
   }
@@ -69,7 +71,10 @@ export class TcpChannel implements GatherChannel {
     if (this.#queue.length === 0) {
       sent = this.#socket.write(bytes);
       if (sent === bytes.length) return;
-      if (sent < 0) return; // closed under us: `close` follows
+      if (sent < 0) {
+        this.#broken = true; // `close` follows
+        return;
+      }
       this.#queue = [];
     }
     const rest = new Uint8Array(bytes.subarray(sent)); // not `slice`: a Buffer's does not copy
@@ -88,6 +93,7 @@ export class TcpChannel implements GatherChannel {
       // Through the socket, so that Bun watches for the moment when the rest can be sent.
       const rest = concatBytes([part.subarray(sent), ...parts.slice(index + 1)]);
       this.write(rest);
+      release(rest);
       return;
     }
   }
@@ -168,7 +174,10 @@ export class TcpChannel implements GatherChannel {
       const [first] = this.#queue;
       if (first === undefined) break;
       const sent = this.#socket.write(first);
-      if (sent < 0) return;
+      if (sent < 0) {
+        this.#broken = true;
+        return;
+      }
       this.#queued -= sent;
       if (sent < first.length) {
         this.#queue[0] = first.subarray(sent);
@@ -190,18 +199,20 @@ export class TcpChannel implements GatherChannel {
   /** Called by {@link TCP_HANDLERS} only. */
   onPeerEnd(): void {
     this.#peerEnded = true;
-    this.#sink?.onEnd();
+    if (!this.#broken) this.#sink?.onEnd();
   }
 
   /** Called by {@link TCP_HANDLERS} only. */
   onClose(error: Error | undefined): void {
     if (this.#closed !== undefined) return;
-    this.#closed = { error };
+    const cause =
+      this.#broken && !this.#destroying ? (error ?? new Error("connection reset by peer")) : error;
+    this.#closed = { error: cause };
     this.#queue = NOTHING;
     this.#queued = 0;
     // Bun reports a close of our own from inside `terminate`; sinks are only called from the event loop.
-    if (this.#destroying) queueMicrotask(() => this.#sink?.onClose(error));
-    else this.#sink?.onClose(error);
+    if (this.#destroying) queueMicrotask(() => this.#sink?.onClose(cause));
+    else this.#sink?.onClose(cause);
   }
 
   #terminate(): void {

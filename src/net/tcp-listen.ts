@@ -44,11 +44,18 @@ export function listenTcp(
       socket: {
         ...TCP_HANDLERS,
         open(socket) {
+          // Its types do not say so: a client that has reset the connection meanwhile has no address any more.
+          const address: string | undefined = socket.remoteAddress;
+          if (address === undefined) {
+            socket.terminate();
+            return;
+          }
           clients += 1;
           collector.note(clients);
-          onAccept({ channel: new TcpChannel(socket, highWater), address: socket.remoteAddress });
+          onAccept({ channel: new TcpChannel(socket, highWater), address });
         },
         end(socket) {
+          if (socket.data === undefined) return;
           clients -= 1;
           collector.note(clients);
           TCP_HANDLERS.end(socket);

@@ -36,7 +36,12 @@ export class SessionLog {
         this.#log.debug("connected", { session: session.id, client: session.client });
         break;
       case "identified":
-        this.#log.debug("client", { session: session.id, secret: session.secret, dc: session.target });
+        this.#log.debug("client", {
+          session: session.id,
+          client: session.client,
+          secret: session.secret,
+          dc: session.target,
+        });
         break;
       case "masked":
         this.#log.debug(`shown the cover site: ${event.detail}`, {
@@ -97,6 +102,7 @@ export class SessionLog {
   #ended({ session, reason, error }: Extract<SessionEvent, { type: "ended" }>): void {
     const fields: LogFields = {
       ...this.#where(session),
+      client: session.client,
       reason,
       up: formatBytes(session.counts.up).replace(" ", ""),
       down: formatBytes(session.counts.down).replace(" ", ""),
@@ -112,7 +118,7 @@ export class SessionLog {
       this.#log.debug("session ended", fields);
     } else if (reason === "bad-proxy-header") {
       if (this.#isNews("proxy header")) this.#log.warn(`refused ${session.client}: ${error?.message}`);
-      this.#log.debug("session ended", { ...fields, client: session.client, error: error?.message });
+      this.#log.debug("session ended", { ...fields, error: error?.message });
     } else if (session.route === undefined) {
       this.#log.debug(reason === "stranger" ? "not a client: dropped" : "session ended", {
         ...fields,
@@ -126,7 +132,9 @@ export class SessionLog {
   /** All clients' clocks are rarely wrong. */
   #sayClock(detail: string): void {
     if (!this.#isNews("clock")) return;
-    this.#log.warn(`a hello with the right secret, but ${detail}: if that is every client, this clock is wrong`);
+    this.#log.warn(
+      `a hello with the right secret, but ${detail}: if that is every client, this clock is wrong`,
+    );
   }
 
   /** Clients try again every second, and each time the words may differ a little: one line a minute. */

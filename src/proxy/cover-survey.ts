@@ -5,7 +5,12 @@ import { HandshakeError } from "../core/errors.ts";
 import { makeX25519Key } from "../crypto/key-share.ts";
 import { GROUP, type KeyShare } from "../protocol/tls/client-hello.ts";
 import { encodeClientHello } from "../protocol/tls/client-hello-writer.ts";
-import { type CoverProfile, normalizeFlightSize, TLS13_SUITES } from "../protocol/tls/cover-profile.ts";
+import {
+  type CoverProfile,
+  defaultProfile,
+  normalizeFlightSize,
+  TLS13_SUITES,
+} from "../protocol/tls/cover-profile.ts";
 import { MAX_CIPHER_FRAGMENT, RECORD_HEADER_LENGTH } from "../protocol/tls/record.ts";
 import { parseServerFlight, type ServerFlight } from "../protocol/tls/server-flight.ts";
 
@@ -46,9 +51,9 @@ export async function surveyCover(
   const [{ cipherSuite: best, extensionOrder, group }, other] = flights as [ServerFlight, ServerFlight];
   let suites: CoverProfile["suites"] = "client";
   if (best === other.cipherSuite) {
-    const next = await ask(TLS13_SUITES.filter((suite) => suite !== best));
-    flights.push(next);
-    suites = [...new Set([best, next.cipherSuite, ...TLS13_SUITES])];
+    const next = await ask(TLS13_SUITES.filter((suite) => suite !== best)).catch(refusalOf);
+    if (next !== undefined) flights.push(next);
+    suites = [...new Set([best, next?.cipherSuite ?? best, ...TLS13_SUITES])];
   } else {
     flights.push(await ask([first, second, third]));
   }
@@ -56,10 +61,11 @@ export async function surveyCover(
   const records = Math.max(...flights.map(({ encryptedRecords }) => encryptedRecords.length));
   if (records > 1) {
     shortcomings.push(
-      `it sends its certificate in ${records} records, where clients accept one: ours is as long as all of them`,
+      `its encrypted answer comes in ${records} records, where clients accept one: ours is as long as all of them`,
     );
   }
-  const sizes = flights.map((flight) => normalizeFlightSize(flightSize(flight), flight.cipherSuite));
+  const answered = flights.filter(({ encryptedRecords }) => encryptedRecords.length > 0);
+  const sizes = answered.map((flight) => normalizeFlightSize(flightSize(flight), flight.cipherSuite));
   if (sizes.some((size) => size >= MAX_CIPHER_FRAGMENT)) {
     shortcomings.push("its certificates are longer than one record can be");
   }
@@ -70,15 +76,26 @@ export async function surveyCover(
     shortcomings.push("it asks for a key exchange that clients do not offer");
   }
   const groups = group === GROUP.x25519MlKem768 ? [GROUP.x25519MlKem768, GROUP.x25519] : [GROUP.x25519];
+  const usual = defaultProfile(serverName);
+  const known =
+    extensionOrder.length === 2 && usual.extensionOrder.every((type) => extensionOrder.includes(type));
   return {
     profile: {
       suites,
       groups,
-      extensionOrder: extensionOrder.length === 2 ? extensionOrder : [43, 51],
-      flightSizes: sizes.map((size) => Math.min(size, MAX_CIPHER_FRAGMENT - 16)),
+      extensionOrder: known ? extensionOrder : usual.extensionOrder,
+      flightSizes: sizes.length === 0 ? usual.flightSizes : sizes.map((size) => Math.min(size, LONGEST)),
     },
     shortcomings,
   };
+}
+
+/** With room for a suite with SHA-384. */
+const LONGEST = MAX_CIPHER_FRAGMENT - 16;
+
+/** A site may have a single suite, and refuse a hello without it. */
+function refusalOf(error: unknown): undefined {
+  if (!(error instanceof HandshakeError)) throw error;
 }
 
 const KNOWN_GROUPS: readonly number[] = [GROUP.x25519, GROUP.x25519MlKem768];

@@ -38,6 +38,15 @@ export interface CoverDeps {
   readonly debug: (text: string) => void;
 }
 
+/** What a look at a site has found. */
+export interface SiteReport {
+  readonly domain: string;
+  /** How it answers clients; `undefined` when that could not be measured. */
+  readonly look: string | undefined;
+  /** What a prober could notice; for a person. */
+  readonly problems: readonly string[];
+}
+
 /** The web sites that strangers are shown, and how they look. */
 export class Cover {
   readonly #sites = new Map<string, CoverSite>();
@@ -73,6 +82,11 @@ export class Cover {
   /** Whose site is shown to somebody who asks for `serverName`. */
   nameFor(serverName: string | undefined): string {
     return this.#siteOf(serverName).domain;
+  }
+
+  /** Measures every site once. */
+  survey(): Promise<readonly SiteReport[]> {
+    return Promise.all([...this.#sites.values()].map((site) => site.survey(this.#closing.signal)));
   }
 
   /** Measures the sites, now and again every few hours. */
@@ -112,7 +126,11 @@ class CoverSite {
   }
 
   async connect(signal: Cancel): Promise<Channel> {
-    if (this.#loops) throw refusal("leads back to this proxy");
+    if (this.#loops) throw refusal(LOOP);
+    return this.#dial(signal);
+  }
+
+  async #dial(signal: Cancel): Promise<Channel> {
     let failure: unknown;
     for (const endpoint of (await this.#endpoints()).slice(0, MOST_ADDRESSES)) {
       try {
@@ -126,54 +144,57 @@ class CoverSite {
 
   async keepSurveyed(closing: AbortSignal): Promise<void> {
     while (!closing.aborted) {
-      const measured = await this.#survey(closing);
-      await sleep(measured ? SURVEY_MS : SURVEY_AGAIN_MS, closing);
+      const { look, problems } = await this.survey(closing);
+      if (closing.aborted) return;
+      if (look !== undefined) this.#deps.debug(`the cover site ${this.domain} is measured: ${look}`);
+      for (const text of problems.filter((problem) => !this.#said.has(problem))) {
+        this.#said.add(text);
+        this.#deps.warn(text);
+      }
+      await sleep(look === undefined ? SURVEY_AGAIN_MS : SURVEY_MS, closing);
     }
   }
 
-  async #survey(closing: AbortSignal): Promise<boolean> {
+  async survey(closing: AbortSignal): Promise<SiteReport> {
     const name = this.domain;
-    this.#loops = false;
     this.#sent.clear();
-    await this.#checkDns();
+    const problems = await this.#checkDns();
     try {
       const { profile, shortcomings } = await surveyCover(
         name,
-        () => this.connect(closing),
+        () => this.#dial(closing),
         (random) => this.#sent.add(random.toHex()),
       );
       this.profile = profile;
-      this.#deps.debug(`the cover site ${name} is measured: ${describeProfile(profile)}`);
+      this.#loops = false; // whoever sees our hellos on their way can send us one, too
       for (const text of shortcomings)
-        this.#warn(`the cover site ${name} cannot be imitated in full: ${text}`);
-      return true;
+        problems.push(`the cover site ${name} cannot be imitated in full: ${text}`);
+      return { domain: name, look: describeProfile(profile), problems };
     } catch (error) {
-      if (closing.aborted) return false;
       if (!(error instanceof TgwsError)) throw error;
-      const why = this.#loops ? "it leads back to this proxy" : error.message;
-      const hint = this.#loops ? "; say where the site is: --mask-host <host:port>" : "";
-      this.#warn(
-        `the cover site ${name} cannot be measured: ${why}${hint}. Clients are served all the same; ` +
-          "strangers may see that something is odd",
+      problems.push(
+        `the cover site ${name} cannot be measured: ${this.#loops ? LOOP : error.message}. Clients are served all ` +
+          "the same; strangers may see that something is odd",
       );
-      return false;
+      return { domain: name, look: undefined, problems };
     } finally {
-      if (!this.#loops) this.#sent.clear();
+      this.#sent.clear();
     }
   }
 
   /** Whoever looks the name up and finds another address here knows that something is odd. */
-  async #checkDns(): Promise<void> {
+  async #checkDns(): Promise<string[]> {
     const name = this.domain;
     try {
-      const addresses = await this.#deps.lookUp(name);
-      if (addresses.some((address) => this.#deps.isHere(address))) return;
-      this.#warn(
+      const addresses = (await this.#deps.lookUp(name)).toSorted();
+      if (addresses.length === 0) throw new RouteError("DNS", "no address");
+      if (addresses.some((address) => this.#deps.isHere(address))) return [];
+      return [
         `${name} leads to ${addresses.slice(0, 2).join(", ")} and not to this machine, which is fine only behind a ` +
           "router that has that address: whoever looks the name up can tell",
-      );
+      ];
     } catch {
-      this.#warn(`${name} has no address in DNS: whoever looks the name up can tell`);
+      return [`${name} has no address in DNS: whoever looks the name up can tell`];
     }
   }
 
@@ -186,11 +207,11 @@ class CoverSite {
     const others = addresses
       .map((address) => ({ host: address, port }))
       .filter((endpoint) => !this.#deps.isOwn(endpoint));
-    if (others.length === 0) throw refusal("leads back to this proxy");
+    if (others.length === 0) throw refusal(LOOP);
     // What the user names may be anywhere; what DNS says of a public name must not open the inside to the outside.
     if (host !== undefined || given !== undefined) return others;
     const open = others.filter((endpoint) => isPublicAddress(endpoint.host));
-    if (open.length === 0) throw refusal("leads to a private address");
+    if (open.length === 0) throw refusal(PRIVATE);
     return open;
   }
 
@@ -199,7 +220,8 @@ class CoverSite {
     const now = performance.now();
     if (known !== undefined && now - known.at < ADDRESS_MS) return known.addresses;
     try {
-      const addresses = await this.#deps.lookUp(name);
+      const addresses = (await this.#deps.lookUp(name)).toSorted(byVersion);
+      if (addresses.length === 0) throw new RouteError("DNS", "the name has no address");
       this.#known = { addresses, at: now };
       return addresses;
     } catch (error) {
@@ -208,16 +230,18 @@ class CoverSite {
       return known.addresses;
     }
   }
-
-  #warn(text: string): void {
-    if (this.#said.has(text)) return;
-    this.#said.add(text);
-    this.#deps.warn(text);
-  }
 }
 
+const LOOP = "it leads back to this proxy; say where the site is: --mask-host <host:port>";
+const PRIVATE = "it leads to a private address; if that is meant, name it: --mask-host <host:port>";
+
 function refusal(why: string): RouteError {
-  return new RouteError("UNREACHABLE", `the cover site ${why}`);
+  return new RouteError("UNREACHABLE", why);
+}
+
+/** IPv4 first: a machine without IPv6 would try in vain what is listed first. */
+function byVersion(one: string, other: string): number {
+  return ipVersion(one) - ipVersion(other);
 }
 
 function describeProfile({ suites, groups, flightSizes }: CoverProfile): string {

@@ -43,10 +43,10 @@ export class EarlySite {
    *
    * @throws {RouteError}
    */
-  async take(cover: Cover, serverName: string | undefined): Promise<TakenSite> {
+  async take(cover: Cover, serverName: string | undefined, signal: Cancel): Promise<TakenSite> {
     const open = this.#open;
     if (open === undefined || cover.nameFor(serverName) !== cover.nameFor(undefined)) {
-      return { channel: await cover.connect(serverName, NEVER), bytes: new Uint8Array(0) };
+      return { channel: await cover.connect(serverName, signal), bytes: new Uint8Array(0) };
     }
     this.#open = undefined;
     open.reader.onEnded = undefined;
@@ -76,6 +76,3 @@ export class EarlySite {
     }
   }
 }
-
-/** The dialer has a limit of its own. */
-const NEVER: Cancel = { aborted: false, addEventListener() {}, removeEventListener() {} };

@@ -59,6 +59,8 @@ export class Entrance {
   readonly #channel: GatherChannel;
   readonly #deps: EntranceDeps;
   readonly #listener: EntranceListener;
+  /** There is nobody any more who waits for a site. */
+  readonly #gone = new AbortController();
 
   constructor(channel: GatherChannel, deps: EntranceDeps, listener: EntranceListener) {
     this.#channel = channel;
@@ -96,6 +98,11 @@ export class Entrance {
     }
   }
 
+  /** Gives up what is under way for a connection that is being dropped. */
+  stop(): void {
+    this.#gone.abort();
+  }
+
   async #readProxyHeader(
     reader: ByteReader,
     trusted: readonly IpNetwork[],
@@ -106,7 +113,7 @@ export class Entrance {
       throw new ProxyHeaderError("untrusted", "not from a load balancer that --trusted-proxy names");
     }
     for (let needed = 1; ; ) {
-      const progress = measureProxyHeader(await reader.peek(needed, deadline));
+      const progress = measureProxyHeader(await reader.peek(needed, deadline).catch(lateHeader));
       if (progress.kind === "whole") {
         reader.take(progress.length);
         if (progress.source !== undefined) this.#listener.onAddress(progress.source.address);
@@ -139,7 +146,10 @@ export class Entrance {
       return this.#finish(reader, admission);
     }
     this.#listener.onMasked(admission.why, admission.detail);
-    const { channel: site, bytes } = await early.take(cover, admission.serverName);
+    reader.onEnded = () => {
+      if (reader.abandoned) this.stop();
+    };
+    const { channel: site, bytes } = await early.take(cover, admission.serverName, this.#gone.signal);
     const mask = new Mask(this.#channel, site, { fromClient: reader.rest(), fromSite: bytes });
     return { kind: "masked", mask };
   }
@@ -180,6 +190,11 @@ export class Entrance {
       clearTimeout(timer);
     }
   }
+}
+
+function lateHeader(error: unknown): never {
+  if (!(error instanceof HandshakeError) || error.code !== "TIMEOUT") throw error;
+  throw new ProxyHeaderError("missing", "Cannot read PROXY header: it was not complete in time");
 }
 
 /** Reads a ClientHello as far as it takes to know what it is; on admission it is taken from the reader. */

@@ -60,6 +60,11 @@ export class FakeTlsChannel implements Channel, ChannelSink {
 
   attach(sink: ChannelSink): void {
     this.#sink = sink;
+    const broken = this.#broken;
+    if (broken !== undefined) {
+      queueMicrotask(() => sink.onClose(broken));
+      return;
+    }
     const early = this.#early;
     this.#early = undefined;
     if (early !== undefined) queueMicrotask(() => this.onChunk(early));
@@ -69,6 +74,7 @@ export class FakeTlsChannel implements Channel, ChannelSink {
   write(bytes: Uint8Array): void {
     if (this.#broken !== undefined) return;
     const { length } = bytes;
+    if (length === 0) return;
     if (length <= COPY_LIMIT && length <= this.#limit) {
       writeRecordHeader(scratch, 0, CONTENT_TYPE.applicationData, length);
       scratch.set(bytes, RECORD_HEADER_LENGTH);
@@ -149,7 +155,10 @@ export class FakeTlsChannel implements Channel, ChannelSink {
       const to = Math.min(at + this.#left, chunk.length);
       this.#left -= to - at;
       if (this.#changesCipher) {
-        if (chunk[at] !== 1) this.#break("a change_cipher_spec that is not 1");
+        if (chunk[at] !== 1) {
+          this.#break("a change_cipher_spec that is not 1");
+          break;
+        }
       } else if (end === start) {
         start = at;
         end = to;

@@ -1,6 +1,9 @@
-/** How long a hello can be sent again before its time is too old: the clock may differ by 2 min either way. */
-const KEEP_S = 240;
-/** About 13 MiB when full, which takes 550 clients a second. */
+/**
+ * How long one is remembered, in seconds. Its digest does not cover the time in it, which whoever has recorded a hello
+ * can move on: so the time alone keeps nobody from sending it again.
+ */
+const KEEP_S = 7 * 24 * 60 * 60;
+/** About 13 MiB when full. */
 const MOST = 131_072;
 
 /**

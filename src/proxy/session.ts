@@ -59,6 +59,8 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   readonly #channel: GatherChannel;
   readonly #deps: SessionDeps;
   readonly #onGone: (session: Session) => void;
+  /** From accept to handshake. */
+  #entrance: Entrance | undefined;
   /** From handshake to the first answer. */
   #opening: Opening | undefined;
   #splice: Splice | undefined;
@@ -101,7 +103,9 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   async run(): Promise<void> {
     this.#deps.observe({ type: "started", session: this });
     try {
-      const entry = await new Entrance(this.#channel, this.#deps, this).enter(this.client);
+      this.#entrance = new Entrance(this.#channel, this.#deps, this);
+      const entry = await this.#entrance.enter(this.client);
+      this.#entrance = undefined;
       if (entry.kind === "stranger") return this.#ended("stranger");
       if (entry.kind === "masked") return await this.#show(entry.mask);
       this.#splice = await this.#open(entry);
@@ -297,6 +301,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   /** Ends the session now. */
   stop(reason: EndReason): void {
     this.#stoppedFor ??= reason;
+    this.#entrance?.stop();
     this.#opening?.stop();
     this.#splice?.destroy();
     this.#mask?.destroy();
@@ -312,7 +317,8 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     if (error instanceof HandshakeError && error.code === "BAD_PROXY_HEADER") {
       this.#ended("bad-proxy-header", error);
     } else if (error instanceof RouteError) {
-      this.#ended("masked", error); // the cover site is out of reach; of the routes it would be a NoRouteError
+      // The cover site is out of reach, unless nobody waits for it any more; of the routes it would be a NoRouteError.
+      this.#ended("masked", error.code === "ABORTED" ? undefined : error);
     } else if (error instanceof HandshakeError) {
       this.#ended(error.code === "TIMEOUT" ? "stranger" : "left-early", error);
     } else if (error instanceof NoRouteError) {

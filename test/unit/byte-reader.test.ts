@@ -132,6 +132,104 @@ describe("ByteReader.read()", () => {
   });
 });
 
+describe("ByteReader.peek()", () => {
+  test("returns everything that is there, and takes nothing", async () => {
+    const { peer, reader } = startReader();
+    peer.write(numbered(100));
+    expect(await reader.peek(64, never)).toEqual(numbered(100));
+    expect(await reader.peek(100, never)).toEqual(numbered(100));
+    expect(reader.heldBytes).toBe(100);
+    expect(await reader.read(100, never)).toEqual(numbered(100));
+  });
+
+  test("waits for the last byte, and joins what comes one by one", async () => {
+    const { peer, reader } = startReader();
+    const peek = reader.peek(64, never);
+    for (const byte of numbered(63)) peer.write(Uint8Array.of(byte));
+    await settle(80);
+    expect(await outcomeOf(peek)).toBe("pending");
+    peer.write(Uint8Array.of(63));
+    expect(await peek).toEqual(numbered(64));
+    expect(reader.rest()).toEqual(numbered(64));
+  });
+
+  test("sees a growing start when it asks for one byte more each time", async () => {
+    const { peer, reader } = startReader();
+    for (const byte of numbered(20)) peer.write(Uint8Array.of(byte));
+    for (let needed = 1; needed <= 20; needed += 1) {
+      const bytes = await reader.peek(needed, never);
+      expect(bytes.length).toBeGreaterThanOrEqual(needed);
+      expect(bytes).toEqual(numbered(bytes.length));
+    }
+    expect(reader.take(20)).toEqual(numbered(20));
+  });
+
+  test("leaves what it returned as it was when more comes", async () => {
+    const { peer, reader } = startReader();
+    peer.write(numbered(10));
+    const first = await reader.peek(10, never);
+    peer.write(Uint8Array.of(99));
+    const second = await reader.peek(11, never);
+    expect(first).toEqual(numbered(10));
+    expect(second).toEqual(Uint8Array.of(...numbered(10), 99));
+  });
+
+  test("returns nothing at once when nothing is asked for", async () => {
+    const { reader } = startReader();
+    expect(await reader.peek(0, never)).toEqual(new Uint8Array(0));
+  });
+
+  test("keeps what has come when it fails", async () => {
+    const { peer, reader } = startReader();
+    const deadline = new AbortController();
+    const late = reader.peek(64, deadline.signal);
+    peer.write(numbered(10));
+    await settle();
+    deadline.abort();
+    await expect(late).rejects.toMatchObject({ code: "TIMEOUT" });
+    const ended = reader.peek(64, never);
+    peer.write(numbered(5));
+    peer.end();
+    await expect(ended).rejects.toMatchObject({ code: "CLOSED" });
+    expect(reader.heldBytes).toBe(15);
+    expect(reader.rest()).toEqual(Uint8Array.of(...numbered(10), ...numbered(5)));
+  });
+
+  test("can be asked again by another signal after the first has aborted", async () => {
+    const { peer, reader } = startReader();
+    const first = new AbortController();
+    const late = reader.peek(10, first.signal);
+    first.abort();
+    await expect(late).rejects.toMatchObject({ code: "TIMEOUT" });
+    const again = reader.peek(10, never);
+    peer.write(numbered(10));
+    expect(await again).toEqual(numbered(10));
+  });
+});
+
+describe("ByteReader.take()", () => {
+  test("takes the first bytes, and leaves the others", async () => {
+    const { peer, reader } = startReader();
+    peer.write(numbered(4));
+    peer.write(Uint8Array.of(4, 5, 6));
+    await settle();
+    expect(reader.take(5)).toEqual(numbered(5));
+    expect(reader.heldBytes).toBe(2);
+    expect(reader.take(0)).toEqual(new Uint8Array(0));
+    expect(reader.rest()).toEqual(Uint8Array.of(5, 6));
+    expect(reader.heldBytes).toBe(0);
+  });
+
+  test("takes what there is, when that is less", async () => {
+    const { peer, reader } = startReader();
+    peer.write(numbered(4));
+    await settle();
+    expect(reader.take(5)).toEqual(numbered(4));
+    expect(reader.take(5)).toEqual(new Uint8Array(0));
+    expect(reader.heldBytes).toBe(0);
+  });
+});
+
 describe("ByteReader, nobody reading", () => {
   test("pauses the channel at 64 KiB and loses nothing", async () => {
     const [peer, channel] = memoryChannelPair(1024 * 1024);

@@ -27,6 +27,7 @@ describe("runDoctor() --json", () => {
       "leftOut",
       "advice",
       "routes",
+      "sites",
     ]);
     const { version, at, deep, ok, complete, advice, routes, leftOut } = report;
     expect({ version, deep, ok, complete, advice, routes, leftOut }).toEqual({

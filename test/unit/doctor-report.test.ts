@@ -10,7 +10,9 @@ describe("formatFindings()", () => {
       (endpoint): WayReport => ({ route: "cf-domain", endpoint, state: "untried", ...unknown }),
     );
     const learned = [{ target: "DC 2", ways }];
-    expect(formatFindings({ targets: [], ok: true, complete: true, advice: [], learned }, PLAIN)).toBe(
+    expect(
+      formatFindings({ targets: [], ok: true, complete: true, advice: [], learned, sites: [] }, PLAIN),
+    ).toBe(
       `The order in which clients' connections try them (tgws routes shows all)
   DC 2
     1. cf-domain  a  untried

@@ -1,6 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import { ByteReader } from "../../src/channel/byte-reader.ts";
-import { ANY_FORM, type Handshake, readClientHandshake } from "../../src/proxy/handshake.ts";
+import {
+  type AcceptedForms,
+  ANY_FORM,
+  type Handshake,
+  readClientHandshake,
+} from "../../src/proxy/handshake.ts";
 import { type MemoryChannel, memoryChannelPair, toOutput } from "../support/memory-channel.ts";
 import { makeInit } from "../support/obfuscated2.ts";
 import { TRANSPORTS } from "../support/packets.ts";
@@ -9,14 +14,17 @@ const FIRST = { name: "first", key: new Uint8Array(16).fill(1) };
 const SECOND = { name: "second", key: new Uint8Array(16).fill(2) };
 const never = new AbortController().signal;
 
-function start(secrets = [FIRST, SECOND]): {
+function start(
+  secrets = [FIRST, SECOND],
+  forms: AcceptedForms = ANY_FORM,
+): {
   app: MemoryChannel;
   reader: ByteReader;
   handshake: Promise<Handshake>;
 } {
   const [app, channel] = memoryChannelPair();
   const reader = new ByteReader(channel);
-  return { app, reader, handshake: readClientHandshake(reader, secrets, ANY_FORM, never) };
+  return { app, reader, handshake: readClientHandshake(reader, secrets, forms, never) };
 }
 
 async function clientOf(handshake: Promise<Handshake>): Promise<Handshake & { kind: "client" }> {
@@ -92,5 +100,20 @@ describe("readClientHandshake()", () => {
     app.write(makeInit({ transport: "abridged", dcId: 2 }, FIRST.key).bytes.subarray(0, 63));
     app.end();
     await expect(handshake).rejects.toMatchObject({ code: "CLOSED" });
+  });
+
+  test.each([
+    [{ plain: true, padded: false }, ["abridged", "intermediate"]],
+    [{ plain: false, padded: true }, ["padded"]],
+    [{ plain: true, padded: true }, ["abridged", "intermediate", "padded"]],
+    [{ plain: false, padded: false }, []],
+  ] as const)("with %j lets %j in, and calls the others strangers", async (forms, welcome) => {
+    for (const transport of TRANSPORTS) {
+      const { app, reader, handshake } = start([FIRST, SECOND], forms);
+      app.write(makeInit({ transport, dcId: 2 }, SECOND.key).bytes);
+      const isClient = welcome.some((one) => one === transport);
+      expect((await handshake).kind).toBe(isClient ? "client" : "stranger");
+      expect(reader.heldBytes).toBe(isClient ? 0 : 64);
+    }
   });
 });

@@ -138,7 +138,9 @@ describe("serve()", () => {
     await eventually(() => proxy.log().includes("session ended"));
     await proxy.stop();
     const log = proxy.log();
-    expect(log).toMatch(/session ended session=1 secret=ann dc="DC 4" route=direct-tcp reason=client-/);
+    expect(log).toMatch(
+      /session ended session=1 secret=ann dc="DC 4" route=direct-tcp client=127\.0\.0\.1 reason=client-/,
+    );
     expect(log).toMatch(/stats: total=1 active=0 ws=0 tcp_fb=1 /);
     expect(log).toMatch(
       /stats: route=direct-tcp dc=4 attempts=1 wins=1 failed=none open=\d+ms up=5 B down=\d+ B\n/,

@@ -1,13 +1,21 @@
 import { afterEach, beforeEach, describe, expect, jest, spyOn, test } from "bun:test";
-import { connect, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { StartError } from "../../src/core/errors.ts";
 import type { SessionEvent } from "../../src/core/events.ts";
+import { IpNetwork } from "../../src/core/ip-network.ts";
+import { TcpDialer } from "../../src/net/tcp-dial.ts";
+import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
+import { Cover } from "../../src/proxy/cover.ts";
+import { FakeTls } from "../../src/proxy/fake-tls.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
 import { Masks } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
+import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
 import { ProxyServer } from "../../src/proxy/server.ts";
+import type { SessionDeps } from "../../src/proxy/session.ts";
 import type { Route, Way } from "../../src/upstream/route.ts";
 import { Standings } from "../../src/upstream/standings.ts";
+import { buildHello, type HelloOptions } from "../support/fake-tls-hello.ts";
 import {
   type MemoryChannel,
   memoryChannelPair,
@@ -35,7 +43,7 @@ interface Setup {
   readonly connections: { readonly telegram: MemoryChannel; readonly own: MemoryChannel }[];
 }
 
-function start(port = 0): Setup {
+function start(port = 0, deps: Partial<SessionDeps> = {}): Setup {
   const events: SessionEvent[] = [];
   const upstreams: RecordingSink[] = [];
   const connections: { telegram: MemoryChannel; own: MemoryChannel }[] = [];
@@ -75,6 +83,7 @@ function start(port = 0): Setup {
       observe: (event) => events.push(event),
       handshakeTimeoutMs: 5_000,
       adjustTarget: (target) => target,
+      ...deps,
     },
   );
   servers.push(server);
@@ -300,5 +309,201 @@ describe("ProxyServer.recover()", () => {
     await server.stop(0);
     await server.recover({ withoutPings: false });
     expect(jest.getTimerCount()).toBe(0);
+  });
+});
+
+describe("ProxyServer with fake TLS", () => {
+  const COVER = "cover.example";
+  const sites: Server[] = [];
+
+  afterEach(() => {
+    for (const site of sites.splice(0)) site.close();
+  });
+
+  /** A site on loopback. */
+  interface Site {
+    readonly port: number;
+    readonly visits: { readonly socket: Socket; readonly heard: () => string }[];
+  }
+
+  async function openSite(): Promise<Site> {
+    const visits: { socket: Socket; heard: () => string }[] = [];
+    const site = createServer({ allowHalfOpen: true }, (socket) => {
+      const chunks: Buffer[] = [];
+      socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+      socket.on("error", () => {});
+      visits.push({ socket, heard: () => Buffer.concat(chunks).toString("latin1") });
+    });
+    sites.push(site);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    site.listen(0, "127.0.0.1", resolve);
+    await promise;
+    return { port: (site.address() as AddressInfo).port, visits };
+  }
+
+  function startDisguised(sitePort: number, deps: Partial<SessionDeps> = {}): Setup {
+    const dialer = new TcpDialer({ highWater: 64 * 1024, timeoutMs: 5_000, proxy: undefined });
+    const cover = new Cover({
+      domains: [COVER],
+      host: { host: "127.0.0.1", port: sitePort },
+      pinned: () => undefined,
+      lookUp: () => Promise.reject(new Error("not asked")),
+      dial: (endpoint, signal) => dialer.dial(endpoint, signal),
+      isOwn: () => false,
+      isHere: () => true,
+      warn: () => {},
+      debug: () => {},
+    });
+    const tls = new FakeTls({
+      secrets: [SECRET],
+      seen: new SeenHellos(),
+      profileOf: (name) => (name === COVER ? defaultProfile(name) : undefined),
+      onStranger: () => {},
+      now: () => Math.floor(Date.now() / 1000),
+    });
+    const forms = { plain: false, padded: false };
+    return start(0, { forms, disguise: { tls, cover }, masks: new Masks(10), ...deps });
+  }
+
+  /** A client whose every sign of life from the proxy is kept. */
+  interface Caller {
+    readonly socket: Socket;
+    readonly heard: () => Buffer;
+    /** `end`, `close` and the codes of errors, as they came. */
+    readonly signs: string[];
+  }
+
+  function call({ server }: Setup): Caller {
+    const socket = connect({ host: "127.0.0.1", port: server.port, allowHalfOpen: true, noDelay: true });
+    const chunks: Buffer[] = [];
+    const signs: string[] = [];
+    socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+    socket.on("end", () => signs.push("end"));
+    socket.on("error", (error) => signs.push("code" in error ? String(error.code) : error.message));
+    socket.on("close", () => signs.push("close"));
+    return { socket, heard: () => Buffer.concat(chunks), signs };
+  }
+
+  const hello = (options: Partial<HelloOptions> = {}): Uint8Array =>
+    buildHello({ secret: SECRET.key, serverName: COVER, ...options }).bytes;
+
+  const record = (bytes: Uint8Array): Uint8Array =>
+    Buffer.concat([Uint8Array.of(0x17, 3, 3, bytes.length >> 8, bytes.length & 0xff), bytes]);
+
+  const types = ({ events }: Setup): string[] => events.map(({ type }) => type);
+
+  test("serves a client through records", async () => {
+    const setup = startDisguised((await openSite()).port);
+    const { socket, heard } = call(setup);
+    const { bytes, up } = makeInit({ transport: "abridged", dcId: 2 }, SECRET.key);
+    socket.write(hello());
+    await eventually(() => heard().length > 0);
+    socket.write(record(Buffer.concat([bytes, up.update(Buffer.from("hello"))])));
+    await eventually(() => setup.upstreams[0]?.length === 5);
+    const before = heard().length;
+    setup.connections[0]?.telegram.write(Uint8Array.of(1, 2, 3));
+    await eventually(() => heard().length === before + 8);
+    expect(
+      heard()
+        .subarray(before, before + 5)
+        .toHex(),
+    ).toBe("1703030003");
+    socket.destroy();
+  });
+
+  test("shows a stranger the site until that closes, by FIN", async () => {
+    const site = await openSite();
+    const setup = startDisguised(site.port);
+    const caller = call(setup);
+    caller.socket.write("GET / HTTP/1.1\r\n\r\n");
+    await eventually(() => site.visits[0]?.heard() === "GET / HTTP/1.1\r\n\r\n");
+    site.visits[0]?.socket.end("HTTP/1.1 200 OK\r\n\r\n");
+    await eventually(() => caller.signs.includes("end"));
+    expect(caller.heard().toString()).toBe("HTTP/1.1 200 OK\r\n\r\n");
+    caller.socket.end();
+    await eventually(() => reasons(setup.events).length === 1);
+    expect(reasons(setup.events)).toEqual(["masked"]);
+    expect(types(setup)).toEqual(["started", "masked", "ended"]);
+    await eventually(() => caller.signs.includes("close"));
+    expect(caller.signs).toEqual(["end", "close"]);
+  });
+
+  test("resets a stranger when the site does", async () => {
+    const site = await openSite();
+    const setup = startDisguised(site.port);
+    const caller = call(setup);
+    caller.socket.write(hello({ secret: new Uint8Array(16) }));
+    await eventually(() => (site.visits[0]?.heard().length ?? 0) > 0);
+    site.visits[0]?.socket.resetAndDestroy();
+    await eventually(() => caller.signs.includes("close"));
+    expect(caller.signs).toEqual(["ECONNRESET", "close"]);
+    await eventually(() => reasons(setup.events).length === 1);
+  });
+
+  test("sends the alert and a FIN, and no reset, when the init is wrong", async () => {
+    const setup = startDisguised((await openSite()).port);
+    const caller = call(setup);
+    caller.socket.write(hello());
+    await eventually(() => caller.heard().length > 0);
+    const before = caller.heard().length;
+    caller.socket.write(record(new Uint8Array(64).fill(1)));
+    await eventually(() => caller.signs.length > 0);
+    expect(caller.signs[0]).toBe("end");
+    expect(
+      caller
+        .heard()
+        .subarray(before, before + 5)
+        .toHex(),
+    ).toBe("1703030013");
+    expect(caller.heard()).toHaveLength(before + 24);
+    expect(reasons(setup.events)).toEqual(["stranger"]);
+    caller.socket.destroy();
+  });
+
+  test("answers the FIN of one that has said nothing with a FIN, as web servers do", async () => {
+    const setup = startDisguised((await openSite()).port);
+    const caller = call(setup);
+    await eventually(() => types(setup).includes("started"));
+    caller.socket.end();
+    await eventually(() => caller.signs.includes("close"));
+    expect(caller.signs).toEqual(["end", "close"]);
+    expect(reasons(setup.events)).toEqual(["left-early"]);
+  });
+
+  test("passes the site's close on to one that says nothing", async () => {
+    const site = await openSite();
+    const setup = startDisguised(site.port);
+    const caller = call(setup);
+    await eventually(() => site.visits.length === 1);
+    site.visits[0]?.socket.end();
+    await eventually(() => caller.signs.includes("end"));
+    expect(setup.events.find(({ type }) => type === "masked")).toMatchObject({ why: "silent" });
+    caller.socket.destroy();
+  });
+
+  test("ends the strangers at once when it stops", async () => {
+    const site = await openSite();
+    const setup = startDisguised(site.port);
+    const callers = [call(setup), call(setup)];
+    for (const { socket } of callers) socket.write("GET /");
+    await eventually(() => site.visits.length === 2 && site.visits.every(({ heard }) => heard() === "GET /"));
+    await setup.server.stop(60_000);
+    expect(reasons(setup.events)).toEqual(["shutdown", "shutdown"]);
+    await eventually(() => callers.every(({ signs }) => signs.includes("close")));
+  });
+
+  test("numbers clients behind a load balancer by their own addresses", async () => {
+    const trustedProxies = [IpNetwork.parse("127.0.0.1")];
+    const setup = start(0, { trustedProxies });
+    const { socket } = call(setup);
+    const { bytes, up } = makeInit({ transport: "abridged", dcId: 2 }, SECRET.key);
+    const header = Buffer.from("PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n");
+    socket.write(Buffer.concat([header, bytes, up.update(Buffer.from("hello"))]));
+    await eventually(() => types(setup).includes("connected"));
+    expect(setup.events.at(-1)?.session.client).toBe("203.0.113.9");
+    socket.destroy();
+    const refused = call(start(0, { trustedProxies: [IpNetwork.parse("192.0.2.1")] }));
+    await eventually(() => refused.signs.includes("close"));
+    expect(refused.heard()).toHaveLength(0);
   });
 });

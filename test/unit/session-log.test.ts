@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { NoRouteError, RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
-import type { EndReason, SessionView } from "../../src/core/events.ts";
+import { NoRouteError, ProxyHeaderError, RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
+import type { EndReason, MaskReason, SessionView } from "../../src/core/events.ts";
 import type { LogFields, Logger } from "../../src/core/logger.ts";
 import { SessionLog } from "../../src/observe/session-log.ts";
 
@@ -96,7 +96,11 @@ describe("SessionLog", () => {
     });
     expect(lines.all).toEqual([
       { level: "debug", message: "connected", fields: { session: 7, client: "192.0.2.1" } },
-      { level: "debug", message: "client", fields: { session: 7, secret: "family", dc: "DC 4 media" } },
+      {
+        level: "debug",
+        message: "client",
+        fields: { session: 7, client: "192.0.2.1", secret: "family", dc: "DC 4 media" },
+      },
       { level: "debug", message: "opening kws4", fields: { session: 7, route: "direct-ws" } },
       {
         level: "debug",
@@ -315,5 +319,85 @@ describe("SessionLog, no route", () => {
     setup.pass(3_600_000);
     endWithoutRoute(setup);
     expect(setup.lines.of("warn").at(-1)).not.toContain("in the last minute");
+  });
+});
+
+describe("SessionLog, those who are not served", () => {
+  const stranger = session({ secret: undefined, target: undefined, route: undefined });
+
+  const mask = ({ log }: Setup, why: MaskReason, detail = "it was here before"): void =>
+    log.observe({ type: "masked", session: stranger, why, detail });
+
+  test("says as debug why somebody is shown the site, and when that is over", () => {
+    const setup = setUp();
+    mask(setup, "replay");
+    end(setup, "masked", undefined, stranger);
+    expect(setup.lines.all).toMatchObject([
+      {
+        level: "debug",
+        message: "shown the cover site: it was here before",
+        fields: { session: 7, client: "192.0.2.1", why: "replay" },
+      },
+      { level: "debug", message: "session ended", fields: { reason: "masked", client: "192.0.2.1" } },
+    ]);
+  });
+
+  test.each(["not-tls", "bad-hello", "digest", "server-name", "replay", "unsupported", "silent"] as const)(
+    "is no more than debug for %s",
+    (why) => {
+      const setup = setUp();
+      mask(setup, why);
+      expect(setup.lines.of("warn", "info", "error")).toEqual([]);
+    },
+  );
+
+  test("warns of a hello whose clock is off, once a minute", () => {
+    const setup = setUp();
+    const text = "its clock is 300 s ahead of ours";
+    for (let seconds = 0; seconds < 60; seconds += 1) {
+      mask(setup, "skew", text);
+      setup.pass(1_000);
+    }
+    expect(setup.lines.of("warn")).toEqual([expect.stringContaining(text)]);
+    mask(setup, "skew", text);
+    expect(setup.lines.of("warn")).toHaveLength(2);
+  });
+
+  test("warns that the site cannot be reached, once a minute, whatever the words are", () => {
+    const setup = setUp();
+    for (let seconds = 0; seconds < 60; seconds += 1) {
+      end(setup, "masked", new RouteError("REFUSED", `refused ${seconds}`), stranger);
+      setup.pass(1_000);
+    }
+    expect(setup.lines.of("warn")).toEqual(["the cover site cannot be reached: refused 0"]);
+    expect(setup.lines.of("debug")).toHaveLength(60);
+    end(setup, "masked", new RouteError("REFUSED", "refused again"), stranger);
+    expect(setup.lines.of("warn")).toHaveLength(2);
+  });
+
+  test("warns of connections that no load balancer brings, once a minute, with the first one's address", () => {
+    const setup = setUp();
+    const error = new ProxyHeaderError("untrusted", "not from a load balancer that --trusted-proxy names");
+    for (let seconds = 0; seconds < 60; seconds += 1) {
+      end(setup, "bad-proxy-header", error, { ...stranger, client: `192.0.2.${seconds}` });
+      setup.pass(1_000);
+    }
+    expect(setup.lines.of("warn")).toEqual([
+      "refused 192.0.2.0: not from a load balancer that --trusted-proxy names",
+    ]);
+    expect(setup.lines.all.at(-1)).toMatchObject({
+      level: "debug",
+      fields: { client: "192.0.2.59", error: error.message, reason: "bad-proxy-header" },
+    });
+    end(setup, "bad-proxy-header", error, stranger);
+    expect(setup.lines.of("warn")).toHaveLength(2);
+  });
+
+  test("says each of these for itself", () => {
+    const setup = setUp();
+    mask(setup, "skew", "its clock is off");
+    end(setup, "masked", new RouteError("REFUSED", "refused"), stranger);
+    end(setup, "bad-proxy-header", new ProxyHeaderError("missing", "missing"), stranger);
+    expect(setup.lines.of("warn")).toHaveLength(3);
   });
 });

@@ -3,15 +3,21 @@ import { connect } from "node:net";
 import type { Cancel } from "../../src/core/cancel.ts";
 import { NoRouteError, RouteError } from "../../src/core/errors.ts";
 import type { SessionEvent } from "../../src/core/events.ts";
+import { IpNetwork } from "../../src/core/ip-network.ts";
 import { listenTcp } from "../../src/net/tcp-listen.ts";
 import { Stats } from "../../src/observe/stats.ts";
 import type { Target } from "../../src/protocol/mtproto/dc.ts";
+import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
+import { Cover } from "../../src/proxy/cover.ts";
+import { FakeTls } from "../../src/proxy/fake-tls.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
 import { Masks } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
+import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
 import { type QuietLimits, Session, type SessionDeps } from "../../src/proxy/session.ts";
 import type { Route, RouteId, Upstream, Way } from "../../src/upstream/route.ts";
 import { Standings } from "../../src/upstream/standings.ts";
+import { buildHello, type HelloOptions } from "../support/fake-tls-hello.ts";
 import {
   type MemoryChannel,
   memoryChannelPair,
@@ -976,5 +982,321 @@ describe("Session.dropIfDead()", () => {
     setup.session.stop("shutdown");
     await setup.done;
     expect(seen.includes("ended")).toBe(stuck);
+  });
+});
+
+describe("Session with fake TLS", () => {
+  const COVER = "cover.example";
+  const NO_POOLS = { pool: { hits: 0, misses: 0 }, cfPool: { hits: 0, misses: 0 } };
+  const PAGE = Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n");
+
+  /** The site's end of a connection to it. */
+  interface Visit {
+    readonly site: MemoryChannel;
+    readonly hears: RecordingSink;
+    readonly own: MemoryChannel;
+  }
+
+  interface Disguised extends Setup {
+    readonly visits: Visit[];
+    readonly stats: Stats;
+  }
+
+  interface SiteOptions {
+    readonly failure?: RouteError;
+    /** Connecting waits for it, unless it is given up. */
+    readonly gate?: Promise<void>;
+  }
+
+  function setUpDisguised(deps: Partial<SessionDeps> = {}, { failure, gate }: SiteOptions = {}): Disguised {
+    const visits: Visit[] = [];
+    const stats = new Stats(NO_POOLS);
+    const cover = new Cover({
+      domains: [COVER],
+      host: undefined,
+      pinned: () => "1.0.0.1",
+      lookUp: () => Promise.reject(new Error("not asked")),
+      dial: async (_, signal) => {
+        const { promise, reject } = Promise.withResolvers<never>();
+        signal.addEventListener("abort", () => reject(new RouteError("ABORTED", "given up")));
+        await Promise.race([gate, promise]);
+        if (failure !== undefined) throw failure;
+        const [site, own] = memoryChannelPair();
+        const hears = new RecordingSink();
+        site.attach(hears);
+        visits.push({ site, hears, own });
+        return own;
+      },
+      isOwn: () => false,
+      isHere: () => true,
+      warn: () => {},
+      debug: () => {},
+    });
+    const tls = new FakeTls({
+      secrets: [SECRET],
+      seen: new SeenHellos(),
+      profileOf: (name) => (name === COVER ? defaultProfile(name) : undefined),
+      onStranger: () => {},
+      now: () => Math.floor(Date.now() / 1000),
+    });
+    const forms = { plain: false, padded: false };
+    const setup = setUp({ forms, disguise: { tls, cover }, observe: stats.observe, ...deps });
+    return { ...setup, visits, stats };
+  }
+
+  const hello = (options: Partial<HelloOptions> = {}) =>
+    buildHello({ secret: SECRET.key, serverName: COVER, ...options });
+
+  function record(bytes: Uint8Array): Uint8Array {
+    return Buffer.concat([Uint8Array.of(0x17, 3, 3, bytes.length >> 8, bytes.length & 0xff), bytes]);
+  }
+
+  /** What the records after the first flight hold. */
+  function unwrap(bytes: Uint8Array): Uint8Array {
+    const parts: Uint8Array[] = [];
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    for (let at = 0, number = 0; at < bytes.length; number += 1) {
+      const end = at + 5 + view.getUint16(at + 3);
+      if (number >= 3) parts.push(bytes.subarray(at + 5, end));
+      at = end;
+    }
+    return Buffer.concat(parts);
+  }
+
+  /** One that is shown the site, to which it has said `GET /`. */
+  async function setUpMasked(
+    deps: Partial<SessionDeps> = {},
+  ): Promise<Disguised & { readonly visit: Visit }> {
+    const setup = setUpDisguised(deps);
+    setup.app.write(Buffer.from("GET /"));
+    await eventually(() => (setup.visits[0]?.hears.length ?? 0) === 5);
+    const [visit] = setup.visits;
+    if (visit === undefined) throw new Error("unreachable");
+    return { ...setup, visit };
+  }
+
+  test("carries a client through records, and counts what is in them", async () => {
+    const setup = setUpDisguised();
+    const client = makeInit({ transport: "abridged", dcId: 4 }, SECRET.key);
+    setup.app.write(
+      Buffer.concat([hello().bytes, record(Buffer.concat([client.bytes, client.up.update(PACKET)]))]),
+    );
+    await eventually(() => setup.route.opened[0]?.hears.length === PACKET.length);
+    setup.route.opened[0]?.telegram.write(PACKET);
+    await eventually(() => setup.session.counts.down === PACKET.length);
+    await settle();
+    expect(new Uint8Array(client.down.update(unwrap(setup.appHears.bytes)))).toEqual(PACKET);
+    expect(setup.session.counts).toEqual({ up: PACKET.length, down: PACKET.length });
+    expect(setup.session.secret).toBe("family");
+    setup.app.end();
+    setup.route.opened[0]?.telegram.end();
+    await setup.done;
+    expect(ending(setup)).toMatchObject({ reason: "client-closed", error: undefined });
+    expect(types(setup.events)).not.toContain("masked");
+    expect(setup.visits).toEqual([]);
+  });
+
+  test("says why a stranger is shown the site, and masked when that is over", async () => {
+    const setup = await setUpMasked();
+    setup.visit.site.write(PAGE);
+    setup.visit.site.end();
+    await setup.appHears.until((sink) => sink.heard("end"));
+    setup.app.end();
+    await setup.done;
+    expect(types(setup.events)).toEqual(["started", "masked", "ended"]);
+    expect(setup.events[1]).toMatchObject({
+      why: "not-tls",
+      detail: "Cannot parse ClientHello: a record of type 71",
+    });
+    expect(ending(setup)).toMatchObject({ reason: "masked", error: undefined });
+    expect(new Uint8Array(setup.appHears.bytes)).toEqual(new Uint8Array(PAGE));
+    expect([...setup.stats.masks()]).toEqual([["not-tls", 1]]);
+  });
+
+  test("does not count a stranger's bytes as Telegram's", async () => {
+    const setup = await setUpMasked();
+    setup.visit.site.write(new Uint8Array(10_000));
+    await setup.appHears.until(({ length }) => length === 10_000);
+    expect(setup.stats.snapshot()).toMatchObject({ bytes_up: 0, bytes_down: 0, connections_masked: 1 });
+    setup.session.stop("shutdown");
+    await setup.done;
+    expect(setup.stats.snapshot()).toMatchObject({ bytes_up: 0, bytes_down: 0, connections_bad: 0 });
+  });
+
+  test("closes a stranger whose site cannot be reached, and says why", async () => {
+    const error = new RouteError("REFUSED", "connection refused");
+    const setup = setUpDisguised({}, { failure: error });
+    setup.app.write(hello({ secret: new Uint8Array(16) }).bytes);
+    await setup.done;
+    expect(ending(setup)).toMatchObject({ reason: "masked", error });
+    expect([...setup.stats.masks()]).toEqual([["digest", 1]]);
+    await setup.appHears.until((sink) => sink.heard("close"));
+    expect(setup.appHears.chunks).toEqual([]);
+  });
+
+  test("says stranger of a client whose init is wrong after a good hello, and sends it an alert", async () => {
+    const setup = setUpDisguised();
+    setup.app.write(hello().bytes);
+    await eventually(() => setup.appHears.length > 0);
+    const before = setup.appHears.length;
+    setup.app.write(record(new Uint8Array(64).fill(1)));
+    await setup.done;
+    expect(ending(setup).reason).toBe("stranger");
+    await setup.appHears.until((sink) => sink.heard("close"));
+    expect(setup.stats.snapshot()).toMatchObject({ connections_bad: 1, connections_masked: 0 });
+    expect(before).toBeGreaterThan(0);
+  });
+
+  test.each(["end", "destroy"] as const)(
+    "says left-early of one that leaves by %s without a byte, within a hello, and after it",
+    async (how) => {
+      for (const bytes of [new Uint8Array(0), hello().bytes]) {
+        const setup = setUpDisguised();
+        setup.app.write(bytes);
+        await settle(60);
+        setup.app[how]();
+        await setup.done;
+        expect(ending(setup).reason).toBe("left-early");
+        expect(setup.visits).toEqual([]);
+      }
+      const setup = setUpDisguised();
+      setup.app.write(hello().bytes.subarray(0, 99));
+      await settle();
+      setup.app[how]();
+      if (how === "end") await eventually(() => setup.visits.length === 1);
+      setup.visits[0]?.site.end();
+      await setup.done;
+      expect(ending(setup).reason).toBe(how === "end" ? "masked" : "left-early");
+    },
+  );
+
+  test("ends a stranger that is quiet for 5 min, and not before", async () => {
+    const setup = await setUpMasked();
+    setup.session.look(5 * 60_000 - 1, LIMITS);
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.visit.site.write(PAGE);
+    await settle();
+    setup.session.look(1, LIMITS);
+    setup.session.look(5 * 60_000 - 1, LIMITS);
+    await settle();
+    expect(types(setup.events)).not.toContain("ended");
+    setup.session.look(1, LIMITS);
+    await setup.done;
+    expect(ending(setup).reason).toBe("masked");
+    expect(setup.visit.own.closed).toBe(true);
+  });
+
+  test("makes room for another stranger by ending the one that is quiet for longest", async () => {
+    const masks = new Masks(2);
+    const setups = [await setUpMasked({ masks }), await setUpMasked({ masks })];
+    const [quiet, lively] = setups;
+    if (quiet === undefined || lively === undefined) throw new Error("unreachable");
+    for (const { session } of setups) session.look(1, LIMITS);
+    lively.app.write(Uint8Array.of(1));
+    await settle();
+    for (const { session } of setups) session.look(1_000, LIMITS);
+    const last = await setUpMasked({ masks });
+    await quiet.done;
+    expect(ending(quiet).reason).toBe("masked");
+    await settle();
+    for (const { events } of [lively, last]) expect(types(events)).not.toContain("ended");
+    expect(masks.size).toBe(2);
+    for (const { session, done } of [lively, last]) {
+      session.stop("shutdown");
+      await done;
+    }
+    expect(masks.size).toBe(0);
+  });
+
+  test("ends a stranger at shutdown, and drops the site", async () => {
+    const setup = await setUpMasked();
+    expect(setup.session.connected).toBe(false);
+    setup.session.stop("shutdown");
+    await setup.done;
+    expect(ending(setup).reason).toBe("shutdown");
+    expect(setup.visit.own.closed).toBe(true);
+  });
+
+  test("ends one at shutdown that is in the middle of a hello, or between hello and init", async () => {
+    for (const bytes of [hello().bytes.subarray(0, 99), hello().bytes]) {
+      const setup = setUpDisguised();
+      setup.app.write(bytes);
+      await settle(60);
+      setup.session.stop("shutdown");
+      await setup.done;
+      expect(ending(setup).reason).toBe("shutdown");
+      expect(setup.visits).toEqual([]);
+    }
+  });
+
+  test("passes it on when a stranger says its last while its site is being connected to", async () => {
+    const gate = Promise.withResolvers<void>();
+    const setup = setUpDisguised({}, { gate: gate.promise });
+    setup.app.write(Buffer.from("GET /"));
+    await eventually(() => types(setup.events).includes("masked"));
+    setup.app.end();
+    await settle();
+    gate.resolve();
+    await eventually(() => setup.visits.length === 1);
+    await setup.visits[0]?.hears.until((sink) => sink.heard("end") || sink.heard("close"));
+    setup.visits[0]?.site.end();
+    await setup.done;
+    expect(ending(setup).reason).toBe("masked");
+  });
+
+  test("gives the site up when a stranger breaks off while it is being connected to", async () => {
+    const gate = Promise.withResolvers<void>();
+    const setup = setUpDisguised({}, { gate: gate.promise });
+    setup.app.write(Buffer.from("GET /"));
+    await eventually(() => types(setup.events).includes("masked"));
+    setup.app.destroy();
+    await setup.done;
+    gate.resolve();
+    expect(ending(setup)).toMatchObject({ reason: "masked", error: undefined });
+    expect(setup.visits.length).toBe(0);
+  });
+
+  // Connecting to a site that is down takes 10 s for each of its addresses, and a stop waits for it.
+  test("ends a stranger at shutdown whose site is being connected to", async () => {
+    const gate = Promise.withResolvers<void>();
+    const setup = setUpDisguised({}, { gate: gate.promise });
+    setup.app.write(Buffer.from("GET /"));
+    await eventually(() => types(setup.events).includes("masked"));
+    setup.session.stop("shutdown");
+    await settle(100);
+    const seen = types(setup.events);
+    gate.resolve();
+    await setup.done;
+    expect(seen).toContain("ended");
+  });
+
+  test("is the client behind a load balancer from its header on", async () => {
+    const setup = setUp({ trustedProxies: [IpNetwork.parse("192.0.2.1")] });
+    const client = makeInit({ transport: "abridged", dcId: 4 }, SECRET.key);
+    setup.app.write(Buffer.from("PROXY TCP6 2001:DB8::0:7 2001:db8::1 4711 443\r\n"));
+    await settle();
+    expect(setup.session.client).toBe("2001:db8::7");
+    setup.app.write(client.bytes);
+    await eventually(() => types(setup.events).includes("connected"));
+    expect(setup.events.at(-1)?.session.client).toBe("2001:db8::7");
+    setup.session.stop("shutdown");
+    await setup.done;
+  });
+
+  test.each([
+    ["missing", "192.0.2.1/32", "GET / HTTP/1.1"],
+    ["malformed", "192.0.2.1/32", "PROXY TCP5 "],
+    ["untrusted", "198.51.100.0/24", "PROXY TCP4 1.0.0.1 1.0.0.2 1 1\r\n"],
+  ])("ends with bad-proxy-header when the header is %s", async (why, network, text) => {
+    const stats = new Stats(NO_POOLS);
+    const setup = setUp({ trustedProxies: [IpNetwork.parse(network)], observe: stats.observe });
+    setup.app.write(Buffer.from(text));
+    await setup.done;
+    expect(ending(setup)).toMatchObject({ reason: "bad-proxy-header", error: { why } });
+    expect([...stats.refusals()]).toEqual([[why, 1]]);
+    expect(setup.session.client).toBe("192.0.2.1");
+    await setup.appHears.until((sink) => sink.heard("close"));
+    expect(setup.appHears.chunks).toEqual([]);
   });
 });

@@ -27,7 +27,7 @@ interface Setup {
   readonly upstreamSide: MemoryChannel;
 }
 
-function setUp(parts: Partial<Pick<SpliceParts, "link">> = {}): Setup {
+function setUp(parts: Partial<Pick<SpliceParts, "link" | "passResets">> = {}): Setup {
   const [app, clientSide] = memoryChannelPair(HIGH_WATER);
   const [telegram, upstreamSide] = memoryChannelPair(HIGH_WATER);
   const appHears = new RecordingSink();
@@ -290,6 +290,56 @@ describe("Splice, at the end", () => {
     await splice.ended;
     await appHears.until((sink) => sink.heard("close"));
     await telegramHears.until((sink) => sink.heard("close"));
+  });
+});
+
+describe("Splice that passes resets", () => {
+  test("breaks the upstream when the client breaks", async () => {
+    const { splice, app, telegramHears } = setUp({ passResets: true });
+    app.destroy();
+    await telegramHears.until((sink) => sink.heard("close"));
+    expect(telegramHears.error).toBeInstanceOf(Error);
+    expect(await splice.ended).toMatchObject({ endedBy: "client", error: expect.any(Error) });
+  });
+
+  test("breaks the client when the upstream breaks", async () => {
+    const { splice, appHears, telegram } = setUp({ passResets: true });
+    telegram.destroy();
+    await appHears.until((sink) => sink.heard("close"));
+    expect(appHears.error).toBeInstanceOf(Error);
+    expect(await splice.ended).toMatchObject({ endedBy: "upstream", error: expect.any(Error) });
+  });
+
+  test("breaks a side that has ended, when the other breaks after that", async () => {
+    const { splice, app, appHears, telegram, telegramHears } = setUp({ passResets: true });
+    app.end();
+    await telegramHears.until((sink) => sink.heard("end"));
+    telegram.destroy();
+    await appHears.until((sink) => sink.heard("close"));
+    expect(appHears.error).toBeInstanceOf(Error);
+    expect(await splice.ended).toEqual({ endedBy: "client" });
+  });
+
+  test("breaks neither side when both end, or one closes", async () => {
+    const ending = setUp({ passResets: true });
+    ending.app.end();
+    ending.telegram.end();
+    expect(await ending.splice.ended).not.toHaveProperty("error");
+    await ending.appHears.until((sink) => sink.heard("close"));
+    expect([ending.appHears.error, ending.telegramHears.error]).toEqual([undefined, undefined]);
+    const closing = setUp({ passResets: true });
+    closing.telegram.close();
+    expect(await closing.splice.ended).toEqual({ endedBy: "upstream" });
+    await closing.appHears.until((sink) => sink.heard("close"));
+    expect(closing.appHears.error).toBeUndefined();
+  });
+
+  test("does not, unless it is told to", async () => {
+    const { splice, app, telegramHears } = setUp();
+    expect(splice.passResets).toBe(false);
+    app.destroy();
+    await telegramHears.until((sink) => sink.heard("close"));
+    expect(telegramHears.error).toBeUndefined();
   });
 });
 

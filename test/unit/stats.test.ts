@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
-import type { EndReason, SessionView } from "../../src/core/events.ts";
+import { ProxyHeaderError, RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
+import type { EndReason, MaskReason, SessionView } from "../../src/core/events.ts";
 import { type RouteFigures, Stats } from "../../src/observe/stats.ts";
 
 /** A session whose figures change while it lives. */
@@ -123,6 +123,8 @@ describe("Stats", () => {
       "idle",
       "stalled",
       "network-changed",
+      "masked",
+      "bad-proxy-header",
       "left-early",
       "no-route",
       "shutdown",
@@ -345,5 +347,71 @@ describe("Stats.lines()", () => {
     connect(stats, session, "direct-ws");
     reroute(stats, session, "cf-domain", 40);
     expect(figuresOf(stats, "cf-domain", 2)).toMatchObject({ wins: 1, opened: 1, openMs: 40 });
+  });
+});
+
+describe("Stats, those who were not served", () => {
+  const MASK_REASONS: readonly MaskReason[] = [
+    "not-tls",
+    "bad-hello",
+    "digest",
+    "skew",
+    "server-name",
+    "replay",
+    "unsupported",
+    "silent",
+  ];
+
+  const mask = (stats: Stats, session: SessionView, why: MaskReason): void =>
+    stats.observe({ type: "masked", session, why, detail: "for the log" });
+
+  test("counts each reason for which the site is shown", () => {
+    const stats = new Stats(NO_POOLS);
+    for (const [index, why] of MASK_REASONS.entries()) {
+      for (let times = 0; times <= index; times += 1) mask(stats, startSession(stats, 1), why);
+    }
+    expect([...stats.masks()]).toEqual(MASK_REASONS.map((why, index) => [why, index + 1]));
+    expect(stats.snapshot()).toMatchObject({ connections_masked: 36, connections_bad: 0 });
+    expect(stats.lines()).toEqual([
+      "masked not-tls=1 bad-hello=2 digest=3 skew=4 server-name=5 replay=6 unsupported=7 silent=8",
+    ]);
+    expect(stats.summary()).toContain(" bad=0 masked=36 ");
+  });
+
+  test("counts one that is shown the site once: when it begins, not when it ends", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    mask(stats, session, "digest");
+    expect(stats.snapshot()).toMatchObject({ connections_masked: 1, connections_active: 1 });
+    end(stats, session, "masked");
+    expect(stats.snapshot()).toMatchObject({ connections_masked: 1, connections_active: 0 });
+  });
+
+  test("counts those whom no load balancer of ours brings, by what is wrong", () => {
+    const stats = new Stats(NO_POOLS);
+    const refuse = (why: "missing" | "malformed" | "untrusted"): void => {
+      const error = new ProxyHeaderError(why, "refused");
+      stats.observe({ type: "ended", session: startSession(stats, 1), reason: "bad-proxy-header", error });
+    };
+    for (const why of ["missing", "untrusted", "missing", "malformed"] as const) refuse(why);
+    expect([...stats.refusals()]).toEqual([
+      ["missing", 2],
+      ["untrusted", 1],
+      ["malformed", 1],
+    ]);
+    expect(stats.snapshot()).toMatchObject({
+      connections_masked: 0,
+      connections_bad: 0,
+      connections_active: 0,
+    });
+    expect(stats.lines()).toEqual(["refused missing=2 untrusted=1 malformed=1"]);
+  });
+
+  test("has their lines before those of the routes", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    attempt(stats, session, "direct-ws");
+    mask(stats, startSession(stats, 2), "digest");
+    expect(stats.lines().map((line) => line.slice(0, 6))).toEqual(["masked", "route="]);
   });
 });

@@ -1,13 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { connect, type Socket } from "node:net";
-import type { Channel } from "../../src/channel/channel.ts";
+import type { GatherChannel } from "../../src/channel/channel.ts";
 import { type Listener, listenTcp } from "../../src/net/tcp-listen.ts";
 import { RecordingSink, settle } from "../support/memory-channel.ts";
 import { eventually } from "./frame-server.ts";
 
 const HIGH_WATER = 256 * 1024;
 let listener: Listener;
-const accepted: { channel: Channel; sink: RecordingSink }[] = [];
+const accepted: { channel: GatherChannel; sink: RecordingSink }[] = [];
 
 beforeAll(() => {
   listener = listenTcp({ host: "127.0.0.1", port: 0, highWater: HIGH_WATER }, ({ channel }) => {
@@ -20,7 +20,7 @@ afterAll(() => listener.stop());
 
 /** A plain TCP client and the channel at the other end of it. */
 interface Pair {
-  readonly channel: Channel;
+  readonly channel: GatherChannel;
   readonly sink: RecordingSink;
   readonly client: Socket;
   readonly received: Uint8Array[];
@@ -53,7 +53,7 @@ const lengthOf = (chunks: readonly Uint8Array[]): number =>
 const filled = (length: number, byte: number): Uint8Array => new Uint8Array(length).fill(byte);
 
 /** Writes numbered blocks until the channel is congested; returns their number. */
-function fill(channel: Channel): number {
+function fill(channel: GatherChannel): number {
   let sent = 0;
   while (!channel.congested) {
     channel.write(filled(64 * 1024, sent & 0xff));
@@ -139,6 +139,201 @@ describe("TcpChannel.write()", () => {
     await settle();
     expect(sink.calls.at(-1)).toBe("close");
     expect(sink.calls).not.toContain("chunk");
+  });
+});
+
+describe("TcpChannel.writeAll()", () => {
+  test("sends the parts in their order", async () => {
+    const { channel, client, received } = await openPair();
+    channel.write(Buffer.from("a"));
+    channel.writeAll([Buffer.from("bc"), new Uint8Array(0), Buffer.from("def"), Buffer.from("g")]);
+    channel.write(Buffer.from("h"));
+    await eventually(() => lengthOf(received) === 8);
+    expect(Buffer.concat(received).toString()).toBe("abcdefgh");
+    client.destroy();
+  });
+
+  test("sends nothing for no parts, and for empty ones", async () => {
+    const { channel, client, received } = await openPair();
+    channel.writeAll([]);
+    channel.writeAll([new Uint8Array(0)]);
+    channel.writeAll([new Uint8Array(0), new Uint8Array(0)]);
+    channel.write(Uint8Array.of(7));
+    await eventually(() => lengthOf(received) > 0);
+    expect(Buffer.concat(received)).toEqual(Buffer.of(7));
+    client.destroy();
+  });
+
+  test("sends more parts than the operating system takes at once", async () => {
+    const { channel, client, received } = await openPair();
+    const parts = Array.from({ length: 5_000 }, (_, at) => filled(1 + (at % 3), at & 0xff));
+    channel.writeAll(parts);
+    await eventually(() => lengthOf(received) === lengthOf(parts));
+    expect(Buffer.compare(Buffer.concat(received), Buffer.concat(parts))).toBe(0);
+    client.destroy();
+  });
+
+  test("sends parts of many MiB in as many steps as the kernel takes", async () => {
+    const { channel, client, received } = await openPair();
+    client.pause();
+    channel.writeAll(Array.from({ length: 256 }, (_, block) => filled(64 * 1024, block)));
+    expect(channel.queuedBytes).toBeGreaterThan(0);
+    expect(channel.congested).toBe(true);
+    client.resume();
+    await eventually(() => lengthOf(received) >= 256 * 64 * 1024);
+    expect(areBlocks(received, 256)).toBe(true);
+    expect(channel.queuedBytes).toBe(0);
+    client.destroy();
+  });
+
+  test("keeps its place among other writes while the kernel has no room", async () => {
+    const { channel, client, sink, received } = await openPair();
+    client.pause();
+    const sent = fill(channel);
+    channel.writeAll([filled(1_000, sent), filled(64 * 1024 - 1_000, sent)]);
+    channel.write(filled(64 * 1024, sent + 1));
+    channel.writeAll([filled(64 * 1024, sent + 2), filled(0, 0), filled(64 * 1024, sent + 3)]);
+    client.resume();
+    await sink.until((heard) => heard.heard("drain"));
+    channel.writeAll([filled(30_000, sent + 4), filled(64 * 1024 - 30_000, sent + 4)]);
+    const blocks = sent + 5;
+    await eventually(() => lengthOf(received) >= blocks * 64 * 1024);
+    expect(areBlocks(received, blocks)).toBe(true);
+    expect(sink.calls).toEqual(["drain"]);
+    client.destroy();
+  });
+
+  test("does not overtake a queue when the kernel has room again", async () => {
+    const { channel, client, received } = await openPair();
+    client.pause();
+    let sent = fill(channel);
+    const overtaking = sent + 100;
+    // The peer has just read, so that there is room; the channel has not been told yet.
+    client.on("data", () => {
+      if (sent === overtaking || channel.queuedBytes === 0) return;
+      channel.writeAll([filled(1_000, sent), filled(64 * 1024 - 1_000, sent)]);
+      sent += 1;
+    });
+    client.resume();
+    await eventually(() => lengthOf(received) === sent * 64 * 1024);
+    expect(areBlocks(received, sent)).toBe(true);
+    client.destroy();
+  });
+
+  test.each([
+    ["Uint8Array", new Uint8Array(64 * 1024)],
+    ["Buffer", Buffer.alloc(64 * 1024)],
+  ])("only borrows the parts, of a %s, and the list", async (_, scratch) => {
+    const { channel, client, received } = await openPair();
+    client.pause();
+    const parts = [scratch.subarray(0, 5), scratch.subarray(5)];
+    let sent = 0;
+    while (!channel.congested) {
+      scratch.fill(sent & 0xff);
+      channel.writeAll(parts);
+      sent += 1;
+    }
+    scratch.fill(0xee);
+    parts.length = 0;
+    client.resume();
+    await eventually(() => lengthOf(received) >= sent * 64 * 1024);
+    expect(areBlocks(received, sent)).toBe(true);
+    client.destroy();
+  });
+
+  test("does nothing on a channel that has ended or is closed", async () => {
+    const { channel, sink, client, received, clientSaw } = await openPair();
+    channel.end();
+    channel.writeAll([filled(10, 1), filled(10, 2)]);
+    await eventually(() => clientSaw.ended);
+    client.end();
+    await sink.until((heard) => heard.heard("close"));
+    channel.writeAll([filled(10, 1), filled(10, 2)]);
+    await settle();
+    expect(received).toEqual([]);
+    expect(channel.queuedBytes).toBe(0);
+    expect(sink.calls.at(-1)).toBe("close");
+  });
+
+  test("survives a peer that is gone, and whose leaving is not known yet", async () => {
+    const { channel, sink, client } = await openPair();
+    client.resetAndDestroy();
+    for (let write = 0; write < 3; write += 1) channel.writeAll([filled(100, 1), filled(100, 2)]);
+    await sink.until((heard) => heard.heard("close"));
+    await settle();
+    expect(sink.calls.filter((call) => call === "close")).toHaveLength(1);
+    expect(channel.queuedBytes).toBe(0);
+  });
+});
+
+describe("TcpChannel.reset()", () => {
+  test("breaks the connection, so that the peer sees no end", async () => {
+    const { channel, client, sink, clientSaw } = await openPair();
+    channel.reset();
+    expect(sink.calls).toEqual([]);
+    await eventually(() => clientSaw.closed);
+    expect(clientSaw.error).toMatchObject({ code: "ECONNRESET" });
+    expect(clientSaw.ended).toBe(false);
+    await sink.until((heard) => heard.heard("close"));
+    await settle();
+    expect(sink.calls).toEqual(["close"]);
+    expect(sink.error).toBeUndefined();
+    client.destroy();
+  });
+
+  test("sends its queue first, and nothing that is written after it", async () => {
+    const { channel, client, sink, received, clientSaw } = await openPair();
+    client.pause();
+    const sent = fill(channel);
+    channel.reset();
+    channel.reset();
+    channel.write(filled(10, 1));
+    channel.writeAll([filled(10, 1)]);
+    channel.end();
+    channel.close();
+    await settle();
+    expect(channel.queuedBytes).toBeGreaterThan(0);
+    expect(sink.calls).toEqual([]);
+    client.resume();
+    await eventually(() => clientSaw.closed);
+    expect(clientSaw.error).toMatchObject({ code: "ECONNRESET" });
+    expect(clientSaw.ended).toBe(false);
+    // What the kernel had taken last may be lost with the reset: that is what a reset does.
+    expect(lengthOf(received)).toBeLessThanOrEqual(sent * 64 * 1024);
+    const whole = Math.floor(lengthOf(received) / (64 * 1024));
+    expect(areBlocks([Buffer.concat(received).subarray(0, whole * 64 * 1024)], whole)).toBe(true);
+    expect(sink.calls).toEqual(["close"]);
+  });
+
+  test("breaks a connection whose own half has ended, or is about to", async () => {
+    for (const queued of [0, 16 * 1024 * 1024]) {
+      const { channel, client, sink, clientSaw } = await openPair();
+      client.pause();
+      channel.write(filled(queued, 1));
+      channel.end();
+      channel.reset();
+      client.resume();
+      await eventually(() => clientSaw.closed || clientSaw.error !== undefined);
+      expect(clientSaw.error).toBeInstanceOf(Error);
+      await sink.until((heard) => heard.heard("close"));
+      client.destroy();
+    }
+  });
+
+  test("does not wait for its queue any more when the channel is dropped", async () => {
+    const { channel, client, sink, clientSaw } = await openPair();
+    client.pause();
+    fill(channel);
+    channel.reset();
+    channel.destroy();
+    expect(sink.calls).toEqual([]);
+    await sink.until((heard) => heard.heard("close"));
+    client.resume();
+    await eventually(() => clientSaw.closed);
+    expect(clientSaw.error).toMatchObject({ code: "ECONNRESET" });
+    channel.reset();
+    await settle();
+    expect(sink.calls).toEqual(["close"]);
   });
 });
 
@@ -261,6 +456,29 @@ describe("TcpChannel, closing", () => {
     expect(sink.error).toMatchObject({ code: "ECONNRESET" });
     channel.write(filled(10, 1));
     channel.destroy();
+  });
+
+  test.each(["write", "writeAll"] as const)(
+    "reports a reset as one when it is %s that finds it",
+    async (how) => {
+      const { client, sink, channel } = await openPair();
+      client.resetAndDestroy();
+      if (how === "write") channel.write(filled(10, 1));
+      else channel.writeAll([filled(10, 1), filled(10, 2)]);
+      await sink.until((heard) => heard.heard("close"));
+      expect(sink.calls).toEqual(["close"]);
+      expect(sink.error).toBeInstanceOf(Error);
+    },
+  );
+
+  test("gives what a peer sent before it broke the connection", async () => {
+    const { client, sink } = await openPair();
+    client.write(filled(100_000, 3));
+    await sink.until(({ length }) => length > 0);
+    client.resetAndDestroy();
+    await sink.until((heard) => heard.heard("close"));
+    expect(sink.length).toBe(100_000);
+    expect(sink.error).toMatchObject({ code: "ECONNRESET" });
   });
 
   test("reports a reset that comes while the channel is paused or has a queue", async () => {

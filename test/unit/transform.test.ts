@@ -4,6 +4,7 @@ import {
   joinLinks,
   joinTransforms,
   type Output,
+  PASS,
   type Transform,
 } from "../../src/channel/transform.ts";
 import { toOutput } from "../support/memory-channel.ts";
@@ -80,6 +81,19 @@ describe("CipherTransform", () => {
     );
     expect(chunk.length).toBe(64 * 1024);
     expect(chunk.every((byte) => byte === 1)).toBe(true);
+  });
+});
+
+describe("PASS", () => {
+  test("writes every chunk as it is, and leaves it to its owner", () => {
+    const chunk = new Uint8Array(64 * 1024).fill(1);
+    const messages: Uint8Array[] = [];
+    const output = toOutput((message) => messages.push(message));
+    PASS.push(chunk, output);
+    PASS.push(Uint8Array.of(2), output);
+    expect(messages).toEqual([chunk, Uint8Array.of(2)]);
+    expect(messages[0]).toBe(chunk);
+    expect(chunk.length).toBe(64 * 1024);
   });
 });
 

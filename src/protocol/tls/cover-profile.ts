@@ -38,7 +38,7 @@ export function chooseKeyShare({ keyShares }: ClientHello, { groups }: CoverProf
   return undefined;
 }
 
-/** The length of the encrypted part for a connection with `suite`, one of those that were seen. @param random 0..1 */
+/** The length of the encrypted part for a connection with `suite`, one of those that were seen. @param random From 0 to below 1. */
 export function chooseFlightSize({ flightSizes }: CoverProfile, suite: number, random: number): number {
   const size = flightSizes[Math.floor(random * flightSizes.length)] ?? 0;
   return suite === SHA384_SUITE ? size + SHA384_EXTRA : size;

@@ -1,0 +1,463 @@
+import { afterEach, beforeEach, describe, expect, jest, spyOn, test } from "bun:test";
+import type { Channel } from "../../src/channel/channel.ts";
+import { RouteError } from "../../src/core/errors.ts";
+import type { TcpEndpoint } from "../../src/net/tcp-dial.ts";
+import { GROUP, parseClientHello } from "../../src/protocol/tls/client-hello.ts";
+import { measureClientHello } from "../../src/protocol/tls/client-hello-records.ts";
+import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
+import { encodeFirstFlight } from "../../src/protocol/tls/server-hello.ts";
+import { Cover, type CoverDeps } from "../../src/proxy/cover.ts";
+import { type MemoryChannel, memoryChannelPair, RecordingSink, settle } from "../support/memory-channel.ts";
+import { eventually } from "./frame-server.ts";
+
+const LOOP_TEXT = "it leads back to this proxy; say where the site is: --mask-host <host:port>";
+const PRIVATE_TEXT = "it leads to a private address; if that is meant, name it: --mask-host <host:port>";
+
+const NAME = "cover.example";
+const OTHER = "other.example";
+/** Public, and nobody's. */
+const FAR = "93.184.216.34";
+const NEVER = new AbortController().signal;
+const MINUTE_MS = 60_000;
+
+let undo: (() => void)[] = [];
+beforeEach(() => {
+  jest.useFakeTimers();
+  const timeout = spyOn(AbortSignal, "timeout").mockImplementation(afterSomeTurns);
+  undo = [() => timeout.mockRestore()];
+});
+afterEach(() => {
+  for (const one of undo) one();
+  for (const cover of covers.splice(0)) cover.close();
+  jest.useRealTimers();
+});
+
+/** A wait that is over when nothing happens any more. */
+function afterSomeTurns(): AbortSignal {
+  const controller = new AbortController();
+  void settle(60).then(() => controller.abort());
+  return controller.signal;
+}
+
+const covers: Cover[] = [];
+
+/** A site as one connection sees it. */
+interface Visit {
+  readonly endpoint: TcpEndpoint;
+  readonly site: MemoryChannel;
+  readonly hears: RecordingSink;
+}
+
+interface Setup {
+  readonly cover: Cover;
+  readonly dialled: string[];
+  readonly visits: Visit[];
+  readonly warnings: string[];
+  readonly details: string[];
+  /** Names that DNS was asked for. */
+  readonly asked: string[];
+  /** What DNS says; an error when there is none. */
+  readonly dns: Map<string, readonly string[]>;
+  /** Hosts that refuse connections. */
+  readonly down: Set<string>;
+}
+
+function setUp(changes: Partial<CoverDeps> = {}): Setup {
+  const setup: Omit<Setup, "cover"> = {
+    dialled: [],
+    visits: [],
+    warnings: [],
+    details: [],
+    asked: [],
+    dns: new Map([
+      [NAME, [FAR]],
+      [OTHER, ["93.184.216.35"]],
+    ]),
+    down: new Set(),
+  };
+  const cover = new Cover({
+    domains: [NAME, OTHER],
+    host: undefined,
+    pinned: () => undefined,
+    lookUp: async (name) => {
+      setup.asked.push(name);
+      const addresses = setup.dns.get(name);
+      if (addresses === undefined) throw new Error("ENOTFOUND");
+      return addresses;
+    },
+    dial: async (endpoint) => {
+      setup.dialled.push(`${endpoint.host}:${endpoint.port}`);
+      if (setup.down.has(endpoint.host)) throw new RouteError("REFUSED", `${endpoint.host} refuses`);
+      const [site, channel] = memoryChannelPair();
+      const hears = new RecordingSink();
+      site.attach(hears);
+      setup.visits.push({ endpoint, site, hears });
+      return channel;
+    },
+    isOwn: () => false,
+    isHere: (address) => address === FAR,
+    warn: (text) => setup.warnings.push(text),
+    debug: (text) => setup.details.push(text),
+    ...changes,
+  });
+  covers.push(cover);
+  return { ...setup, cover };
+}
+
+/** Lets sites answer every hello from now on. */
+function answerHellos({ visits }: Setup, size = 3_000): void {
+  const answered = new Set<Visit>();
+  const look = (): void => {
+    for (const visit of visits) {
+      const progress = visit.hears.length > 0 ? measureClientHello(visit.hears.bytes) : undefined;
+      if (progress?.kind !== "whole" || answered.has(visit)) continue;
+      answered.add(visit);
+      visit.site.write(flightFor(progress.message, size));
+    }
+  };
+  let stopped = false;
+  undo.push(() => {
+    stopped = true;
+  });
+  void (async () => {
+    for (; !stopped; await settle(1)) look();
+  })();
+}
+
+function flightFor(message: Uint8Array, size: number): Uint8Array {
+  const { sessionId, cipherSuites } = parseClientHello(message);
+  return encodeFirstFlight({
+    sessionId,
+    cipherSuite: cipherSuites.find((suite) => suite >> 8 === 0x13) ?? 0,
+    extensionOrder: [51, 43],
+    keyShare: { group: GROUP.x25519, key: new Uint8Array(32).fill(9) },
+    encrypted: new Uint8Array(size).fill(7),
+  });
+}
+
+const connect = ({ cover }: Setup, name: string | undefined = NAME): Promise<Channel> =>
+  cover.connect(name, NEVER);
+
+/** The random of the hello that a visit brought. */
+function randomOf(visit: Visit | undefined): Uint8Array {
+  const progress = measureClientHello(visit?.hears.bytes ?? new Uint8Array(0));
+  if (progress.kind !== "whole") throw new Error("the hello is not whole");
+  return parseClientHello(progress.message).random;
+}
+
+describe("Cover.connect()", () => {
+  test("goes to port 443 of the address that DNS has", async () => {
+    const setup = setUp();
+    await connect(setup);
+    await connect(setup, OTHER);
+    expect(setup.dialled).toEqual([`${FAR}:443`, "93.184.216.35:443"]);
+  });
+
+  test.each([undefined, "unknown.example", ""])("shows the first site for %p", async (name) => {
+    const setup = setUp();
+    await setup.cover.connect(name, NEVER);
+    expect(setup.dialled).toEqual([`${FAR}:443`]);
+    expect(setup.cover.nameFor(name)).toBe(NAME);
+  });
+
+  test("compares names without case", async () => {
+    const setup = setUp();
+    await connect(setup, "Other.EXAMPLE");
+    expect(setup.dialled).toEqual(["93.184.216.35:443"]);
+    expect(setup.cover.nameFor("OTHER.example")).toBe(OTHER);
+    expect(setup.cover.profileOf("OTHER.example")).toEqual(defaultProfile(OTHER));
+    expect(setup.cover.profileOf("unknown.example")).toBeUndefined();
+  });
+
+  test("tries the next address when one does not answer, three at most", async () => {
+    const setup = setUp();
+    const addresses = ["1.0.0.1", "1.0.0.2", "1.0.0.3", "1.0.0.4"];
+    setup.dns.set(NAME, addresses);
+    setup.down.add("1.0.0.1");
+    await connect(setup);
+    expect(setup.dialled).toEqual(["1.0.0.1:443", "1.0.0.2:443"]);
+    for (const address of addresses) setup.down.add(address);
+    await expect(connect(setup)).rejects.toThrow("1.0.0.3 refuses");
+    expect(setup.dialled).toHaveLength(5);
+  });
+
+  test("is not possible without a site", () => {
+    expect(() => setUp({ domains: [] })).toThrow(RangeError);
+  });
+});
+
+describe("Cover.connect(), addresses that it refuses", () => {
+  test.each(["10.0.0.1", "127.0.0.1", "192.168.1.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1"])(
+    "does not go where DNS says %s",
+    async (address) => {
+      const setup = setUp();
+      setup.dns.set(NAME, [address]);
+      await expect(connect(setup)).rejects.toMatchObject({
+        code: "UNREACHABLE",
+        message: PRIVATE_TEXT,
+      });
+      expect(setup.dialled).toEqual([]);
+    },
+  );
+
+  test("goes to the public ones among them", async () => {
+    const setup = setUp();
+    setup.dns.set(NAME, ["10.0.0.1", FAR, "127.0.0.1"]);
+    await connect(setup);
+    expect(setup.dialled).toEqual([`${FAR}:443`]);
+  });
+
+  test("does not go where we listen ourselves", async () => {
+    const setup = setUp({ isOwn: ({ host, port }) => host === FAR && port === 443 });
+    await expect(connect(setup)).rejects.toMatchObject({
+      code: "UNREACHABLE",
+      message: LOOP_TEXT,
+    });
+    setup.dns.set(NAME, [FAR, "1.0.0.1"]);
+    jest.advanceTimersByTime(5 * MINUTE_MS);
+    await connect(setup);
+    expect(setup.dialled).toEqual(["1.0.0.1:443"]);
+  });
+
+  test("allows a private address that the user gives for the name, but not our own", async () => {
+    const own = { host: "10.0.0.2", port: 443 };
+    const setup = setUp({
+      pinned: (name) => (name === NAME ? "10.0.0.1" : "10.0.0.2"),
+      isOwn: ({ host, port }) => host === own.host && port === own.port,
+    });
+    await connect(setup);
+    expect(setup.dialled).toEqual(["10.0.0.1:443"]);
+    expect(setup.asked).toEqual([]);
+    await expect(connect(setup, OTHER)).rejects.toThrow("it leads back to this proxy");
+  });
+
+  test("goes for every name to the host that the user says, wherever it is", async () => {
+    const setup = setUp({ host: { host: "127.0.0.1", port: 8_443 } });
+    await connect(setup);
+    await connect(setup, OTHER);
+    expect(setup.dialled).toEqual(["127.0.0.1:8443", "127.0.0.1:8443"]);
+    expect(setup.asked).toEqual([]);
+  });
+
+  test("asks DNS, or the pins, for a host that is a name", async () => {
+    const setup = setUp({
+      host: { host: "web", port: 80 },
+      pinned: (name) => (name === "pinned" ? "10.0.0.9" : undefined),
+    });
+    setup.dns.set("web", ["10.0.0.7"]);
+    await connect(setup);
+    expect(setup.dialled).toEqual(["10.0.0.7:80"]);
+    const pinned = setUp({ host: { host: "pinned", port: 80 }, pinned: () => "10.0.0.9" });
+    await connect(pinned);
+    expect(pinned.dialled).toEqual(["10.0.0.9:80"]);
+  });
+
+  test("refuses a host that is we ourselves", async () => {
+    const setup = setUp({ host: { host: "127.0.0.1", port: 1_443 }, isOwn: ({ port }) => port === 1_443 });
+    await expect(connect(setup)).rejects.toThrow("it leads back to this proxy");
+    expect(setup.dialled).toEqual([]);
+  });
+});
+
+describe("Cover.connect(), DNS", () => {
+  test("asks again after 5 min, and takes what it says then", async () => {
+    const setup = setUp();
+    await connect(setup);
+    setup.dns.set(NAME, ["1.0.0.9"]);
+    jest.advanceTimersByTime(5 * MINUTE_MS - 1);
+    await connect(setup);
+    expect(setup.asked).toEqual([NAME]);
+    jest.advanceTimersByTime(1);
+    await connect(setup);
+    expect(setup.asked).toEqual([NAME, NAME]);
+    expect(setup.dialled.at(-1)).toBe("1.0.0.9:443");
+  });
+
+  test("keeps the addresses that it had when DNS fails, and does not ask at every connection", async () => {
+    const setup = setUp();
+    await connect(setup);
+    setup.dns.delete(NAME);
+    for (let times = 0; times < 3; times += 1) {
+      jest.advanceTimersByTime(5 * MINUTE_MS);
+      await connect(setup);
+      await connect(setup);
+    }
+    expect(setup.asked).toHaveLength(4);
+    expect(new Set(setup.dialled)).toEqual(new Set([`${FAR}:443`]));
+  });
+
+  test("throws DNS when it never had any, and asks again the next time", async () => {
+    const setup = setUp();
+    setup.dns.delete(NAME);
+    await expect(connect(setup)).rejects.toMatchObject({ code: "DNS", message: "the name has no address" });
+    setup.dns.set(NAME, [FAR]);
+    await connect(setup);
+    expect(setup.dialled).toEqual([`${FAR}:443`]);
+  });
+});
+
+describe("Cover.start()", () => {
+  test("looks like the site as soon as that is measured, and says how that is", async () => {
+    const setup = setUp();
+    answerHellos(setup, 1_234);
+    const before = setup.cover.profileOf(NAME);
+    setup.cover.start();
+    await eventually(() => setup.details.length === 2);
+    expect(before).toEqual(defaultProfile(NAME));
+    expect(setup.cover.profileOf(NAME)).toEqual({
+      suites: "client",
+      groups: [GROUP.x25519],
+      extensionOrder: [51, 43],
+      flightSizes: [1_234, 1_234, 1_234],
+    });
+    expect(setup.details[0]).toMatch(
+      /^the cover site \S+ is measured: suites in the client's order, groups 001d,/,
+    );
+    expect(setup.visits).toHaveLength(6);
+    expect(setup.warnings).toEqual(
+      [OTHER].map(
+        (name) =>
+          `${name} leads to 93.184.216.35 and not to this machine, which is fine only behind a router that has ` +
+          "that address: whoever looks the name up can tell",
+      ),
+    );
+  });
+
+  test("measures again after 6 h, and after 5 min when that failed; warns of the same once", async () => {
+    const setup = setUp({ domains: [NAME] });
+    setup.down.add(FAR);
+    setup.cover.start();
+    const text =
+      `the cover site ${NAME} cannot be measured: ${FAR} refuses. Clients are served all the same; ` +
+      "strangers may see that something is odd";
+    await eventually(() => setup.warnings.length === 1);
+    expect(setup.warnings).toEqual([text]);
+    await settle();
+    jest.advanceTimersByTime(5 * MINUTE_MS - 1);
+    await settle();
+    expect(setup.dialled).toHaveLength(1);
+    jest.advanceTimersByTime(1);
+    await eventually(() => setup.dialled.length === 2);
+    await settle();
+    expect(setup.warnings).toEqual([text]);
+
+    setup.down.clear();
+    answerHellos(setup);
+    jest.advanceTimersByTime(5 * MINUTE_MS);
+    await eventually(() => setup.details.length === 1);
+    await settle();
+    jest.advanceTimersByTime(6 * 60 * MINUTE_MS - 1);
+    await settle(100);
+    expect(setup.visits).toHaveLength(3);
+    jest.advanceTimersByTime(1);
+    await eventually(() => setup.visits.length > 3);
+  });
+
+  test("keeps looking like the site when it cannot be measured any more", async () => {
+    const setup = setUp({ domains: [NAME] });
+    answerHellos(setup, 1_234);
+    setup.cover.start();
+    await eventually(() => setup.details.length === 1);
+    const measured = setup.cover.profileOf(NAME);
+    setup.down.add(FAR);
+    await settle();
+    jest.advanceTimersByTime(6 * 60 * MINUTE_MS);
+    await eventually(() => setup.warnings.length === 1);
+    expect(setup.cover.profileOf(NAME)).toBe(measured as never);
+  });
+
+  test("warns of a name that DNS does not know, although the site is reached elsewhere", async () => {
+    const setup = setUp({ domains: [NAME], host: { host: "127.0.0.1", port: 8_443 } });
+    setup.dns.delete(NAME);
+    answerHellos(setup);
+    setup.cover.start();
+    await eventually(() => setup.details.length === 1);
+    expect(setup.warnings).toEqual([`${NAME} has no address in DNS: whoever looks the name up can tell`]);
+  });
+
+  test("ends with close(): nothing is measured any more, and no timer is left", async () => {
+    const setup = setUp({ domains: [NAME] });
+    answerHellos(setup);
+    setup.cover.start();
+    await eventually(() => setup.details.length === 1);
+    await settle();
+    setup.cover.close();
+    await settle();
+    expect(jest.getTimerCount()).toBe(0);
+    jest.advanceTimersByTime(12 * 60 * MINUTE_MS);
+    await settle(50);
+    expect(setup.visits).toHaveLength(3);
+    expect(setup.warnings).toEqual([]);
+  });
+
+  // What it is that leads back is known, and so is what to do about it.
+  test("says what to do when the name leads to where we listen", async () => {
+    const setup = setUp({ domains: [NAME], isOwn: () => true });
+    setup.cover.start();
+    await eventually(() => setup.warnings.length === 1);
+    expect(setup.warnings[0]).toContain("--mask-host");
+  });
+});
+
+describe("Cover, a site that is we ourselves", () => {
+  /** A site that sends every hello back to us, as a router does that has our address, and closes. */
+  async function setUpLoop(): Promise<Setup> {
+    const setup = setUp({ domains: [NAME] });
+    setup.cover.start();
+    await eventually(() => (setup.visits[0]?.hears.length ?? 0) > 0);
+    setup.cover.onHello(randomOf(setup.visits[0]));
+    setup.visits[0]?.site.destroy();
+    await eventually(() => setup.warnings.length === 1);
+    return setup;
+  }
+
+  test("is found out by a hello of ours that comes back, and is not connected to", async () => {
+    const setup = await setUpLoop();
+    expect(setup.warnings[0]).toBe(
+      `the cover site ${NAME} cannot be measured: it leads back to this proxy; say where the site is: ` +
+        "--mask-host <host:port>. Clients are served all the same; strangers may see that something is odd",
+    );
+    const before = setup.dialled.length;
+    await expect(connect(setup)).rejects.toThrow(LOOP_TEXT);
+    expect(setup.dialled).toHaveLength(before);
+  });
+
+  test("is connected to again once it was measured", async () => {
+    const setup = await setUpLoop();
+    answerHellos(setup);
+    jest.advanceTimersByTime(5 * MINUTE_MS);
+    await eventually(() => setup.details.length === 1);
+    await connect(setup);
+  });
+
+  test("is none when strangers send hellos of their own, or ours later", async () => {
+    const setup = setUp({ domains: [NAME] });
+    answerHellos(setup);
+    setup.cover.onHello(new Uint8Array(32));
+    setup.cover.start();
+    await eventually(() => setup.details.length === 1);
+    setup.cover.onHello(new Uint8Array(32));
+    setup.cover.onHello(randomOf(setup.visits[0]));
+    await connect(setup);
+    expect(setup.warnings).toEqual([]);
+  });
+
+  // Until its first hello is back, whoever comes then is led around in circles.
+  test("is not connected to while it is measured again", async () => {
+    const setup = await setUpLoop();
+    jest.advanceTimersByTime(5 * MINUTE_MS);
+    await eventually(() => setup.visits.length === 2);
+    await expect(connect(setup)).rejects.toThrow("it leads back to this proxy");
+  });
+
+  // Who sees our last hello on its way can send it to us: all strangers would be closed on for 6 h.
+  test("is none when the hello comes back, and the site answers it", async () => {
+    const setup = setUp({ domains: [NAME] });
+    answerHellos(setup);
+    setup.cover.start();
+    await eventually(() => setup.visits.length === 3 && (setup.visits[2]?.hears.length ?? 0) > 0);
+    setup.cover.onHello(randomOf(setup.visits[2]));
+    await eventually(() => setup.details.length === 1);
+    await connect(setup);
+  });
+});
