@@ -1,4 +1,4 @@
-import type { ProxyName } from "./proxies.ts";
+import type { Pair, ProxyName } from "./proxies.ts";
 
 /** Units of what is measured about the measurement itself: not for the table. */
 export const RIG_COST = "rig CPU s/GiB";
@@ -8,6 +8,10 @@ export const OTHER_CORES = "other cores";
 export const FIRST_MS = "first ms";
 export const NEXT_MS = "next ms";
 
+/** Units of how strangers are answered: another table of their own. */
+export const FIRST_BYTE_US = "first byte µs";
+export const FLIGHT_US = "flight µs";
+
 /** One measured number: a row of the table is all figures with the same name and unit. */
 export interface Figure {
   readonly name: string;
@@ -16,11 +20,12 @@ export interface Figure {
   readonly value: number | undefined;
 }
 
-/** All values of a row, in the order of the rounds. */
+/** All values of a row, in the order in which they were measured, of each of the pair. */
 export interface Row {
   readonly name: string;
   readonly unit: string;
-  readonly values: Readonly<Record<ProxyName, number[]>>;
+  readonly pair: Pair;
+  readonly values: Readonly<Partial<Record<ProxyName, number[]>>>;
 }
 
 /** Collects figures into rows, in the order in which they first come. */
@@ -31,18 +36,24 @@ export class Figures {
     return [...this.#rows.values()];
   }
 
-  add(proxy: ProxyName, figures: readonly Figure[]): void {
+  /** @param proxy One of `pair`. */
+  add(pair: Pair, proxy: ProxyName, figures: readonly Figure[]): void {
     for (const { name, unit, value } of figures) {
       if (value === undefined || !Number.isFinite(value)) continue;
       const key = `${name} ${unit}`;
       let row = this.#rows.get(key);
       if (row === undefined) {
-        row = { name, unit, values: { tgws: [], bare: [] } };
+        row = { name, unit, pair, values: { [pair[0]]: [], [pair[1]]: [] } };
         this.#rows.set(key, row);
       }
-      row.values[proxy].push(value);
+      row.values[proxy]?.push(value);
     }
   }
+}
+
+/** The values of the row's first or second proxy. */
+export function valuesOf({ pair, values }: Row, which: 0 | 1): readonly number[] {
+  return values[pair[which]] ?? [];
 }
 
 /** The middle value, or the mean of the two in the middle; `NaN` of nothing. */
@@ -63,9 +74,8 @@ export function quantile(values: readonly number[], q: number): number {
  * Divides values that were measured next to each other, pair by pair: noise that lasts longer than one
  * round meets both.
  */
-export function pairRatios({ values }: Row): number[] {
-  const count = Math.min(values.tgws.length, values.bare.length);
-  const ratios: number[] = [];
-  for (let at = 0; at < count; at += 1) ratios.push((values.tgws[at] ?? 0) / (values.bare[at] ?? 0));
+export function pairRatios(row: Row): number[] {
+  const below = valuesOf(row, 1);
+  const ratios = valuesOf(row, 0).map((value, at) => value / (below[at] ?? Number.NaN));
   return ratios.filter(Number.isFinite);
 }

@@ -1,7 +1,9 @@
 import type { Socket } from "bun";
 import { release } from "../../src/core/bytes.ts";
+import { FakeTlsStream } from "./fake-tls-stream.ts";
 import { PacketReader } from "./packet-reader.ts";
 import { PacketSender } from "./packet-sender.ts";
+import type { RunningProxy } from "./proxies.ts";
 import { createInit, KIND, type Packet, type StreamCiphers } from "./wire.ts";
 
 /** What the load client asks a connection to send; `seq` is counted by the connection. */
@@ -25,6 +27,8 @@ export class LoadConnection {
   readonly #ciphers: StreamCiphers;
   readonly #sender: PacketSender;
   readonly #reader = new PacketReader((packet) => this.#onPacket(packet));
+  /** Around everything else, where the proxy wants that. */
+  readonly #tls: FakeTlsStream | undefined;
   #socket: Socket<LoadConnection> | undefined;
   /** The init goes out together with the first packet, as real clients send it. */
   #init: Buffer | undefined;
@@ -34,18 +38,23 @@ export class LoadConnection {
   #answeredSeq = 0;
   #closed = false;
 
-  /** @param secret The proxy's secret; `undefined` for a proxy that does not look into the stream. */
-  constructor(secret: Uint8Array | undefined, sink: LoadSink) {
+  constructor({ secret, signer }: RunningProxy, sink: LoadSink) {
     const { init, ...ciphers } = createInit(secret);
     this.#init = init;
     this.#ciphers = ciphers;
     this.#sender = new PacketSender(ciphers.forward);
+    this.#tls = signer && new FakeTlsStream(signer, (fragment) => this.#onStream(fragment));
     this.#sink = sink;
   }
 
+  /** Resolves when packets can be sent; with fake TLS, when the proxy has answered the hello. */
   async connect(port: number): Promise<void> {
     this.#socket = await Bun.connect({ hostname: "127.0.0.1", port, data: this, socket: HANDLERS });
     this.#socket.setNoDelay(true);
+    if (this.#tls === undefined) return;
+    const { hello } = this.#tls;
+    if (this.#socket.write(hello) < hello.length) throw new Error("no room for a hello");
+    await this.#tls.answered;
   }
 
   /** Sends a request, or queues it behind those that are being sent. */
@@ -72,10 +81,9 @@ export class LoadConnection {
   /** Called by the socket's handlers only. */
   onData(bytes: Buffer): void {
     try {
-      const plain = this.#ciphers.backward.update(bytes);
+      if (this.#tls === undefined) this.#onStream(bytes);
+      else this.#tls.push(bytes);
       release(bytes);
-      this.#reader.push(plain);
-      release(plain);
     } catch (error) {
       this.onClose(error instanceof Error ? error : new Error(String(error)));
     }
@@ -97,15 +105,25 @@ export class LoadConnection {
   onClose(error: Error): void {
     if (this.#closed) return;
     this.close();
+    this.#tls?.fail(error);
     this.#sink.onFault(error);
+  }
+
+  #onStream(bytes: Buffer): void {
+    const plain = this.#ciphers.backward.update(bytes);
+    this.#reader.push(plain);
+    release(plain);
   }
 
   #nextPiece(): Buffer | undefined {
     const piece = this.#sender.next();
-    if (piece === undefined || this.#init === undefined) return piece;
-    const first = Buffer.concat([this.#init, piece]);
+    if (piece === undefined) return undefined;
+    const bytes = this.#init === undefined ? piece : Buffer.concat([this.#init, piece]);
     this.#init = undefined;
-    return first;
+    if (this.#tls === undefined) return bytes;
+    const wrapped = this.#tls.wrap(bytes);
+    release(bytes);
+    return wrapped;
   }
 
   #onPacket(packet: Packet): void {

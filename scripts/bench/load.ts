@@ -19,7 +19,7 @@ export class Load implements LoadSink {
     this.#fault.promise.catch(() => {});
   }
 
-  /** Opens connections, a few at a time so that no accept queue overflows. They have not sent anything yet. */
+  /** Opens connections, a few at a time so that no accept queue overflows. They have not sent a packet yet. */
   async open(count: number): Promise<void> {
     for (let opened = 0; opened < count; opened += 16) {
       await Promise.all(Array.from({ length: Math.min(16, count - opened) }, () => this.openOne()));
@@ -27,7 +27,7 @@ export class Load implements LoadSink {
   }
 
   async openOne(): Promise<LoadConnection> {
-    const connection = new LoadConnection(this.#proxy.secret, this);
+    const connection = new LoadConnection(this.#proxy, this);
     await connection.connect(this.#proxy.port);
     this.connections.push(connection);
     return connection;

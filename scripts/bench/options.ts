@@ -6,6 +6,8 @@ export interface Options {
   /** The length of a timed window. */
   readonly windowMs: number;
   readonly only: RegExp;
+  /** Strangers of each kind, in all rounds together. */
+  readonly strangers: number;
   readonly binary: string | undefined;
   readonly json: string | undefined;
 }
@@ -15,7 +17,8 @@ export const USAGE = `Usage: bun run bench [options]
 
   --rounds N      How often everything is measured, tgws and the bare relay in turn (default 3)
   --seconds S     The length of a timed window (default 2)
-  --only REGEX    Only the steps whose name matches, such as '^down' or '^first byte'
+  --only REGEX    Only the steps whose name matches, such as '^down', '^fake TLS' or '^masking'
+  --strangers N   Strangers of each kind for the masking steps, in all rounds together (default 400)
   --binary PATH   Measure this executable of tgws instead of its source
   --json FILE     Also write every single figure to a file
   --help          Print this text and the names of the steps`;
@@ -28,6 +31,7 @@ export function parseOptions(args: readonly string[]): Options | undefined {
       rounds: { type: "string", default: "3" },
       seconds: { type: "string", default: "2" },
       only: { type: "string", default: "" },
+      strangers: { type: "string", default: "400" },
       binary: { type: "string" },
       json: { type: "string" },
       help: { type: "boolean", default: false },
@@ -38,6 +42,7 @@ export function parseOptions(args: readonly string[]): Options | undefined {
     rounds: parsePositive("--rounds", values.rounds, Number.isInteger),
     windowMs: parsePositive("--seconds", values.seconds, Number.isFinite) * 1000,
     only: new RegExp(values.only),
+    strangers: parsePositive("--strangers", values.strangers, Number.isInteger),
     binary: values.binary,
     json: values.json,
   };

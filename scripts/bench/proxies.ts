@@ -7,15 +7,24 @@ import {
   stopChild,
   waitUntilListening,
 } from "./children.ts";
+import type { HelloShape, HelloSigner } from "./client-hello.ts";
+import { COVER_DOMAIN, type CoverSite, waitUntilMeasured } from "./cover-site.ts";
 
 const FOLDER = import.meta.dirname;
 const SECRET = "00112233445566778899aabbccddeeff";
+const KEY = Uint8Array.fromHex(SECRET);
+
+/** What is measured; `fake TLS` is tgws with that around its clients' connections. */
+export type ProxyName = "tgws" | "bare" | "fake TLS";
 
 /** What is compared. The second is what the first is divided by. */
-export const PROXY_NAMES = ["tgws", "bare"] as const;
+export type Pair = readonly [ProxyName, ProxyName];
 
-/** One of {@link PROXY_NAMES}. */
-export type ProxyName = (typeof PROXY_NAMES)[number];
+/** What most steps compare. */
+export const PLAIN_PAIR: Pair = ["tgws", "bare"];
+
+/** What fake TLS costs. */
+export const FAKE_TLS_PAIR: Pair = ["fake TLS", "tgws"];
 
 /** Where the stub data centre is, and whom to trust there. */
 export interface DataCentre {
@@ -32,6 +41,8 @@ export interface RunningProxy {
   readonly port: number;
   /** What clients need to know; `undefined` when the proxy does not look into the stream. */
   readonly secret: Uint8Array | undefined;
+  /** What clients sign their ClientHello with; `undefined` when there is no fake TLS. */
+  readonly signer: HelloSigner | undefined;
   /** From the start of the process until it accepted a connection. */
   readonly startMs: number;
   /** The last lines that it has written. */
@@ -46,6 +57,8 @@ export interface StartOptions {
   readonly binary: string | undefined;
   /** What `--pool-size` gets. */
   readonly poolSize: number;
+  /** The site that a proxy with fake TLS looks like. */
+  readonly cover?: CoverSite;
   /** A folder for what the processes write. */
   readonly folder: string;
   /** The folder of the configuration of tgws, and of what it learns. Without: `folder`. */
@@ -58,17 +71,22 @@ export interface StartOptions {
 export async function startProxy(name: ProxyName, options: StartOptions): Promise<RunningProxy> {
   const { folder } = options;
   const port = findFreePort();
-  const command = name === "tgws" ? tgwsCommand(port, options) : bareCommand(port, options);
+  const command = name === "bare" ? bareCommand(port, options) : tgwsCommand(port, options);
+  if (name === "fake TLS") command.push(...fakeTlsFlags(options));
   const startedAt = performance.now();
   // Added to the built-in roots: trust then costs what it costs a user, which `--tls-ca` alone would not show.
   const env = { TGWS_HOME: options.home ?? folder, NODE_EXTRA_CA_CERTS: options.dataCentre.caFile };
   const child = startChild(command, join(folder, `${name}.log`), env);
   const startMs = await waitUntilListening(child, port, startedAt);
+  const signer = name === "fake TLS" ? signerOf("hybrid") : undefined;
+  if (signer !== undefined && options.cover !== undefined)
+    await waitUntilMeasured(port, options.cover, signer);
   return {
     name,
     pid: child.pid,
     port,
-    secret: name === "tgws" ? Uint8Array.fromHex(SECRET) : undefined,
+    secret: name === "bare" ? undefined : KEY,
+    signer,
     startMs,
     lastWords: () => lastWords(child),
     stop: () => stopChild(child),
@@ -81,6 +99,16 @@ function tgwsCommand(port: number, { dataCentre, binary, poolSize, upstreams }: 
   const flags = upstreams ?? ["--route", "direct-ws", "--dc-ip", `2:127.0.0.1:${dataCentre.port}`];
   const pool = String(poolSize);
   return [...program, "--port", String(port), "--secret", SECRET, ...flags, "--pool-size", pool];
+}
+
+function fakeTlsFlags({ cover }: StartOptions): string[] {
+  if (cover === undefined) throw new Error("fake TLS without a site");
+  return ["--fake-tls-domain", COVER_DOMAIN, "--mask-host", `127.0.0.1:${cover.port}`];
+}
+
+/** What clients of this benchmark's proxies sign hellos with. */
+export function signerOf(shape: HelloShape): HelloSigner {
+  return { key: KEY, domain: COVER_DOMAIN, shape };
 }
 
 function bareCommand(port: number, { dataCentre }: StartOptions): string[] {

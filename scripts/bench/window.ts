@@ -6,6 +6,8 @@ export interface Rig {
   readonly dataCentre: DataCentre;
   /** The length of a timed window. */
   readonly windowMs: number;
+  /** How many strangers of each kind a step sends. */
+  readonly strangers: number;
 }
 
 /** What a stretch of time has cost. */

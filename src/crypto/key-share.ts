@@ -1,4 +1,5 @@
 import { generateKeyPairSync } from "node:crypto";
+import { concatBytes } from "../core/bytes.ts";
 import { GROUP, type KeyShare } from "../protocol/tls/client-hello.ts";
 
 /** The encapsulation key at the start of a client's X25519MLKEM768 share, in bytes. */
@@ -17,15 +18,33 @@ const ENCAPSULATION_KEY_LENGTH = 1184;
 export async function answerKeyShare({ group, key }: KeyShare): Promise<KeyShare | undefined> {
   if (group === GROUP.x25519) return { group, key: makeX25519Key() };
   if (group !== GROUP.x25519MlKem768) return undefined;
-  const { ml_kem768: mlKem } = await import("@noble/post-quantum/ml-kem.js"); // 9 MiB that few need
+  const ciphertext = await encapsulate(key.subarray(0, ENCAPSULATION_KEY_LENGTH));
+  return ciphertext && { group, key: concatBytes([ciphertext, makeX25519Key()]) };
+}
+
+/** What Bun's WebCrypto has, and its types do not. @see https://wicg.github.io/webcrypto-modern-algos/ */
+interface KeyEncapsulation {
+  importKey(
+    format: "raw-public",
+    key: Uint8Array,
+    algorithm: "ML-KEM-768",
+    extractable: boolean,
+    usages: readonly ["encapsulateBits"],
+  ): Promise<CryptoKey>;
+  encapsulateBits(algorithm: "ML-KEM-768", key: CryptoKey): Promise<{ readonly ciphertext: ArrayBuffer }>;
+}
+
+/** Encapsulates a secret for an ML-KEM-768 key; `undefined` when that is none. */
+async function encapsulate(encapsulationKey: Uint8Array): Promise<Uint8Array | undefined> {
+  const subtle = crypto.subtle as unknown as KeyEncapsulation;
   try {
-    const { cipherText } = mlKem.encapsulate(key.subarray(0, ENCAPSULATION_KEY_LENGTH));
-    const share = new Uint8Array(cipherText.length + 32);
-    share.set(cipherText);
-    share.set(makeX25519Key(), cipherText.length);
-    return { group, key: share };
-  } catch {
-    return undefined; // coefficients that are no residues: no key that a library makes
+    const key = await subtle.importKey("raw-public", encapsulationKey, "ML-KEM-768", true, [
+      "encapsulateBits",
+    ]);
+    return new Uint8Array((await subtle.encapsulateBits("ML-KEM-768", key)).ciphertext);
+  } catch (error) {
+    if (error instanceof DOMException) return undefined; // coefficients that are no residues: no library makes such
+    throw error;
   }
 }
 

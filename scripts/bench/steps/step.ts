@@ -1,5 +1,5 @@
 import type { Figure } from "../figures.ts";
-import type { RunningProxy, StartOptions } from "../proxies.ts";
+import type { Pair, RunningProxy, StartOptions } from "../proxies.ts";
 import type { Rig } from "../window.ts";
 import { HEADER_LENGTH, KIND } from "../wire.ts";
 
@@ -9,6 +9,8 @@ export interface Step {
   readonly name: string;
   /** How `--pool-size` differs from the default, where it does. */
   readonly poolSize?: number;
+  /** What is compared, where it is not tgws with the bare relay. */
+  readonly pair?: Pair;
   run(proxy: RunningProxy, rig: Rig): Promise<Figure[]>;
 }
 
@@ -16,7 +18,7 @@ export interface Step {
 export interface SoloStep {
   /** What `--only` is compared with. */
   readonly name: string;
-  runSolo(options: StartOptions): Promise<Figure[]>;
+  runSolo(options: StartOptions, rig: Rig): Promise<Figure[]>;
 }
 
 /** Before the clock starts: the just-in-time compiler and the congestion windows need a moment. */
