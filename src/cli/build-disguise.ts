@@ -53,6 +53,7 @@ export function buildDisguise(config: Config, deps: DisguiseDeps): Disguise | un
     secrets: deps.secrets,
     seen: new SeenHellos(),
     profileOf: cover.profileOf,
+    measured: cover.measured,
     onStranger: cover.onHello,
     now: () => Math.floor(Date.now() / 1000),
   });

@@ -47,8 +47,11 @@ export async function surveyCover(
     onHello(random);
     return readFlight(await open(), encodeHello(serverName, random, suites));
   };
-  const flights = [await ask([first, second, third]), await ask([third, second, first])];
-  const [{ cipherSuite: best, extensionOrder, group }, other] = flights as [ServerFlight, ServerFlight];
+  const flights: [ServerFlight, ServerFlight, ...ServerFlight[]] = await Promise.all([
+    ask([first, second, third]),
+    ask([third, second, first]),
+  ]);
+  const [{ cipherSuite: best, extensionOrder, group }, other] = flights;
   let suites: CoverProfile["suites"] = "client";
   if (best === other.cipherSuite) {
     const next = await ask(TLS13_SUITES.filter((suite) => suite !== best)).catch(refusalOf);

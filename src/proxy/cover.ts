@@ -11,6 +11,8 @@ import { surveyCover } from "./cover-survey.ts";
 const ADDRESS_MS = 5 * 60_000;
 /** A site may change its certificate, or its server. */
 const SURVEY_MS = 6 * 60 * 60_000;
+/** The first clients wait so long for it, so that the site does not seem to change just after the start. */
+const FIRST_LOOK_MS = 2_500;
 /** After a survey that failed. */
 const SURVEY_AGAIN_MS = 5 * 60_000;
 /** Addresses of a name that are tried, one after the other. */
@@ -65,6 +67,9 @@ export class Cover {
     return this.#sites.get(serverName.toLowerCase())?.profile;
   };
 
+  /** Resolves when it is known how the site of a name looks, soon after the start. */
+  readonly measured = (serverName: string): Promise<void> => this.#siteOf(serverName).measured;
+
   /** A hello that came in: one that we sent out to measure a site means that the site is we ourselves. */
   readonly onHello = (random: Uint8Array): void => {
     for (const site of this.#sites.values()) site.onHello(random);
@@ -106,6 +111,8 @@ export class Cover {
 /** One site. */
 class CoverSite {
   profile: CoverProfile;
+  /** The first survey is over, or takes too long. */
+  measured: Promise<void> = Promise.resolve();
   readonly domain: string;
   readonly #deps: CoverDeps;
   readonly #said = new Set<string>();
@@ -143,8 +150,13 @@ class CoverSite {
   }
 
   async keepSurveyed(closing: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.measured = promise;
+    const timer = setTimeout(resolve, FIRST_LOOK_MS);
     while (!closing.aborted) {
       const { look, problems } = await this.survey(closing);
+      clearTimeout(timer);
+      resolve();
       if (closing.aborted) return;
       if (look !== undefined) this.#deps.debug(`the cover site ${this.domain} is measured: ${look}`);
       for (const text of problems.filter((problem) => !this.#said.has(problem))) {

@@ -4,7 +4,7 @@ import type { MaskReason } from "../core/events.ts";
 import { findSigner, type HelloSignature, signFlight } from "../crypto/fake-tls-digest.ts";
 import { answerKeyShare, makeX25519Key } from "../crypto/key-share.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
-import { type ClientHello, GROUP, type KeyShare, parseClientHello } from "../protocol/tls/client-hello.ts";
+import { type ClientHello, GROUP, parseClientHello } from "../protocol/tls/client-hello.ts";
 import { type HelloProgress, zeroRandom } from "../protocol/tls/client-hello-records.ts";
 import {
   type CoverProfile,
@@ -45,6 +45,8 @@ export interface FakeTlsDeps {
   readonly seen: SeenHellos;
   /** How the site of a name looks; `undefined` for a name that is none of ours. */
   readonly profileOf: (serverName: string) => CoverProfile | undefined;
+  /** Resolves when `profileOf` knows as much as it will soon. */
+  readonly measured: (serverName: string) => Promise<void>;
   /** Hears the random of every hello that was not made with a secret: a measurement of ours that came back, maybe. */
   readonly onStranger: (random: Uint8Array) => void;
   /** Seconds since 1970. */
@@ -66,7 +68,7 @@ export class FakeTls {
    * does not tell them apart. A hello that is answered is remembered before there is a byte of the answer.
    */
   async admit(bytes: Uint8Array, whole: WholeHello): Promise<Admission> {
-    const { secrets, seen, profileOf, now, onStranger } = this.#deps;
+    const { secrets, seen, profileOf, measured, now, onStranger } = this.#deps;
     const hello = parseHello(whole.message);
     if (hello === undefined) return strange("bad-hello", undefined, "its lengths do not fit");
     const { random, serverName } = hello;
@@ -78,7 +80,6 @@ export class FakeTls {
     const skew = signature === undefined ? 0 : signature.time - now();
     const profile = serverName === undefined ? undefined : profileOf(serverName);
     const suite = profile && chooseSuite(hello, profile);
-    const share = profile && chooseKeyShare(hello, profile);
     if (signature === undefined) {
       onStranger(random);
       return strange("digest", serverName, "not made with a secret of ours");
@@ -89,7 +90,8 @@ export class FakeTls {
       return strange("unsupported", serverName, "it offers no cipher suite of TLS 1.3");
     if (!seen.claim(random, performance.now() / 1000))
       return strange("replay", serverName, "it was here before");
-    const flight = await makeFlight(hello, profile, suite, share, signature);
+    await measured(serverName ?? "");
+    const flight = await makeFlight(hello, profileOf(serverName ?? "") ?? profile, signature);
     return { kind: "client", secret: signature.secret, flight };
   }
 }
@@ -97,10 +99,10 @@ export class FakeTls {
 async function makeFlight(
   hello: ClientHello,
   profile: CoverProfile,
-  suite: number,
-  share: KeyShare | undefined,
   { secret }: HelloSignature,
 ): Promise<Uint8Array> {
+  const suite = chooseSuite(hello, profile) ?? 0;
+  const share = chooseKeyShare(hello, profile);
   const answered = share && (await answerKeyShare(share));
   const size = chooseFlightSize(profile, suite, randomInt(SIZE_STEPS) / SIZE_STEPS);
   const flight = encodeFirstFlight({

@@ -12,17 +12,28 @@ const API = { apiId: 1, apiHash: "0123456789abcdef0123456789abcdef" } as const;
 /** Factorizing and exponentiation in JavaScript take seconds on a small machine. */
 const CLIENT_LIMIT_MS = 20_000;
 
+/** Writes a secret as links do. @param domain The name of the site that an `ee` secret hides behind. */
+export function formatSecret(form: SecretForm, key: Uint8Array, domain = ""): string {
+  if (form === "ee") return `ee${key.toHex()}${new TextEncoder().encode(domain).toHex()}`;
+  return (form === "dd" ? "dd" : "") + key.toHex();
+}
+
 /** Where a client finds the proxy; the secret is written as in a link. */
 export interface ProxyEndpoint {
   readonly port: number;
   readonly secret: string;
 }
 
+/** The forms of a secret. */
+export type SecretForm = "plain" | "dd" | "ee";
+
 /** A client of others, from its start to the answer of its first call; rejects with the answer's error. */
 export interface RealClient {
   readonly name: string;
+  /** The forms of secrets that it knows. GramJS has no fake TLS: it takes `ee` secrets for wrong ones. */
+  readonly forms: readonly SecretForm[];
   /** The transport that it speaks with a secret of this form. */
-  transport(form: "plain" | "dd"): string;
+  transport(form: SecretForm): string;
   call(endpoint: ProxyEndpoint): Promise<unknown>;
 }
 
@@ -30,7 +41,8 @@ export interface RealClient {
 export const REAL_CLIENTS: readonly RealClient[] = [
   {
     name: "mtcute",
-    transport: (form) => (form === "dd" ? "padded" : "intermediate"),
+    forms: ["plain", "dd", "ee"],
+    transport: (form) => (form === "plain" ? "intermediate" : "padded"),
     async call({ port, secret }) {
       const crypto = new BunCryptoProvider();
       await crypto.initialize();
@@ -53,6 +65,7 @@ export const REAL_CLIENTS: readonly RealClient[] = [
   },
   {
     name: "GramJS",
+    forms: ["plain", "dd"],
     transport: () => "abridged",
     async call({ port, secret }) {
       const { fingerprint, modulus } = testServerKey();

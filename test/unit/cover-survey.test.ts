@@ -258,8 +258,8 @@ describe("surveyCover()", () => {
       code: "BAD_SERVER_HELLO",
       message: "it did not answer with a ServerHello within 5 s",
     });
-    expect(waits).toHaveLength(1);
-    expect(waits[0]).toBeCloseTo(5_000, -2);
+    expect(waits).toHaveLength(2);
+    for (const wait of waits) expect(wait).toBeCloseTo(5_000, -2);
   });
 
   test("says so when the flight stops within a record, or before it is encrypted", async () => {

@@ -335,9 +335,9 @@ describe("Cover.start()", () => {
     await settle();
     jest.advanceTimersByTime(5 * MINUTE_MS - 1);
     await settle();
-    expect(setup.dialled).toHaveLength(1);
+    expect(setup.dialled).toHaveLength(2);
     jest.advanceTimersByTime(1);
-    await eventually(() => setup.dialled.length === 2);
+    await eventually(() => setup.dialled.length === 4);
     await settle();
     expect(setup.warnings).toEqual([text]);
 

@@ -107,6 +107,7 @@ function setUp(options: Options = {}): Setup {
     secrets,
     seen,
     profileOf: (name) => (name === COVER || name === SECOND_COVER ? defaultProfile(name) : undefined),
+    measured: () => Promise.resolve(),
     onStranger: () => {},
     now: () => NOW,
   });

@@ -37,6 +37,7 @@ function setUp(deps: Partial<FakeTlsDeps> = {}): Setup {
     secrets: [FIRST, SECOND],
     seen: new SeenHellos(),
     profileOf: (name) => profiles.get(name.toLowerCase()),
+    measured: () => Promise.resolve(),
     onStranger: (random) => strangers.push(random.toHex()),
     now: () => NOW,
     ...deps,
@@ -381,6 +382,30 @@ describe("FakeTls.admit(), what it costs", () => {
     const { tls } = setUp({ profileOf });
     for (const changes of [{ secret: STRANGE_KEY }, { timestamp: 0 }, {}])
       await admit(tls, hello(changes).bytes);
-    expect(asked).toEqual([COVER, COVER, COVER]);
+    expect(asked.slice(0, 3)).toEqual([COVER, COVER, COVER]);
+  });
+});
+
+describe("FakeTls.admit(), just after the start", () => {
+  test("waits until it is known how the site looks, and looks so", async () => {
+    const later = { ...PROFILE, flightSizes: [PROFILE.flightSizes[0] === 1_234 ? 1_235 : 1_234] };
+    let profile: CoverProfile = PROFILE;
+    const known = Promise.withResolvers<void>();
+    const { tls } = setUp({ profileOf: () => profile, measured: () => known.promise });
+    const admission = admit(tls, hello().bytes);
+    profile = later;
+    known.resolve();
+    const { kind, ...rest } = await admission;
+    expect(kind).toBe("client");
+    const flight = "flight" in rest ? rest.flight : new Uint8Array(0);
+    const encrypted = later.flightSizes[0] ?? 0;
+    expect(flight.subarray(-encrypted - 5, -encrypted).toHex()).toMatch(/^170303/);
+  });
+
+  test("shows a stranger the site at once", async () => {
+    const { tls } = setUp({ measured: () => new Promise(() => {}) });
+    expect(await admit(tls, hello({ secret: new Uint8Array(16).fill(9) }).bytes)).toMatchObject({
+      why: "digest",
+    });
   });
 });

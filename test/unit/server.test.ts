@@ -358,6 +358,7 @@ describe("ProxyServer with fake TLS", () => {
       secrets: [SECRET],
       seen: new SeenHellos(),
       profileOf: (name) => (name === COVER ? defaultProfile(name) : undefined),
+      measured: () => Promise.resolve(),
       onStranger: () => {},
       now: () => Math.floor(Date.now() / 1000),
     });

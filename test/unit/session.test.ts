@@ -1036,6 +1036,7 @@ describe("Session with fake TLS", () => {
       secrets: [SECRET],
       seen: new SeenHellos(),
       profileOf: (name) => (name === COVER ? defaultProfile(name) : undefined),
+      measured: () => Promise.resolve(),
       onStranger: () => {},
       now: () => Math.floor(Date.now() / 1000),
     });
