@@ -36,6 +36,11 @@ export class ByteReader implements ChannelSink {
     return this.#closed || (this.#ended && this.#heldBytes === 0);
   }
 
+  /** The peer has said its last. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
   /**
    * Waits for `length` bytes and takes them.
    *

@@ -53,4 +53,6 @@ export interface Channel {
 export interface GatherChannel extends Channel {
   /** As {@link Channel.write} of all `parts` in their order, in one call of the operating system, without joining them. */
   writeAll(parts: readonly Uint8Array[]): void;
+  /** Has the operating system look now and then whether a silent peer is still there. */
+  keepAlive(): void;
 }

@@ -33,7 +33,7 @@ export function formatBanner(facts: BannerFacts): string {
     "",
     `  Listening on  ${host}:${port}`,
     ...formatLooks(config),
-    ...formatLinks(facts),
+    ...(config.proxyProtocol ? formatLinkCommand(config) : formatLinks(facts)),
     "",
     ...formatTips(config, port),
     ...formatRoutes(config),
@@ -65,12 +65,31 @@ export function formatLinks({ config, port, secrets, qr }: Omit<BannerFacts, "ve
   return lines;
 }
 
+/** How to get the links where it is not known here what people reach: a proxy before this one. */
+function formatLinkCommand(config: Config): string[] {
+  const { secrets, fakeTlsDomains } = config;
+  const words = ["tgws link --host <name> --port <port>"];
+  for (const { name } of secrets)
+    words.push(`--secret ${secrets.length > 1 ? `${name}:<secret>` : "<secret>"}`);
+  if (fakeTlsDomains.length > 0) words.push(`--fake-tls-domain ${fakeTlsDomains.join(",")}`);
+  const forms = [...new Set(listForms(config).map(prefixOf))].join(",");
+  const usual = fakeTlsDomains.length > 0 ? "ee" : "dd";
+  if (forms !== usual) words.push(`--accept ${forms}`);
+  return [`  Links         ${words.join(" ")}`];
+}
+
 /** Fake TLS first: who has turned it on wants it used. Padding costs little, so plain is for who refuses it. */
 function listForms({ accept, fakeTlsDomains }: Config): SecretForm[] {
   const forms: SecretForm[] = fakeTlsDomains.map((fakeTls) => ({ fakeTls }));
   if (accept.padded) forms.push("padded");
   else if (accept.plain) forms.push("plain");
   return forms;
+}
+
+/** As `--accept` names it. */
+function prefixOf(form: SecretForm): string {
+  if (typeof form === "object") return "ee";
+  return form === "padded" ? "dd" : "plain";
 }
 
 function describeForm(form: SecretForm): string {
@@ -98,9 +117,7 @@ function formatLooks({ fakeTlsDomains }: Config): string[] {
 function formatTips(config: Config, port: number): string[] {
   if (config.proxyProtocol) {
     const who = `Only proxies at ${config.trustedProxies.join(", ")} can use it, with the PROXY protocol.`;
-    const how = "For the link of such a proxy: tgws link --host <its name> --port <its port>";
-    const margin = { width: WIDTH, first: "  ", others: "  " };
-    return [...wrap(who, margin), ...wrap(how, margin), ""];
+    return [...wrap(who, { width: WIDTH, first: "  ", others: "  " }), ""];
   }
   if (isLoopback(config.host)) {
     return ["  Only apps on this computer can use it. For phones in the same network: --host 0.0.0.0", ""];

@@ -7,22 +7,20 @@ import type { OutboundProxy } from "../net/outbound-proxy.ts";
 import { TcpDialer, type TcpEndpoint } from "../net/tcp-dial.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { Cover } from "../proxy/cover.ts";
+import type { Disguise } from "../proxy/entrance.ts";
 import { FakeTls } from "../proxy/fake-tls.ts";
-import { SeenHellos } from "../proxy/seen-hellos.ts";
+import { SiteUsers } from "../proxy/mask.ts";
+import { type HelloStore, SeenHellos } from "../proxy/seen-hellos.ts";
 
 /** A site that takes longer than this to be connected to is down, in milliseconds. */
 const CONNECT_MS = 10_000;
-
-/** Fake TLS and the sites behind it. */
-export interface Disguise {
-  readonly tls: FakeTls;
-  readonly cover: Cover;
-}
 
 /** What it needs besides the configuration. */
 export interface DisguiseDeps {
   readonly secrets: readonly NamedSecret[];
   readonly proxy: OutboundProxy | undefined;
+  /** Where it is kept which hellos were answered. */
+  readonly hellos: HelloStore | undefined;
   /** The port that is listened on; asked for only later. */
   readonly port: () => number;
   readonly log: Pick<Logger, "warn" | "debug">;
@@ -38,33 +36,34 @@ export function buildDisguise(config: Config, deps: DisguiseDeps): Disguise | un
     timeoutMs: CONNECT_MS,
     proxy: maskHost === undefined ? deps.proxy : undefined, // what the user names is near
   });
+  const own = rememberAddresses();
   const cover = new Cover({
     domains: config.fakeTlsDomains,
     host: maskHost,
     pinned: (name) => config.pins.addressOf(name),
     lookUp: async (name) => (await Bun.dns.lookup(name)).map(({ address }) => address),
     dial: (endpoint, signal) => dialer.dial(endpoint, signal),
-    isOwn: (endpoint) => endpoint.port === deps.port() && isListenedOn(config.host, endpoint),
-    isHere: (address) => isHere(address),
+    isOwn: (endpoint) => endpoint.port === deps.port() && isListenedOn(config.host, endpoint, own),
+    isHere: (address) => isHere(address, own),
     warn: (text) => log.warn(text),
     debug: (text) => log.debug(text),
   });
   const tls = new FakeTls({
     secrets: deps.secrets,
-    seen: new SeenHellos(),
+    seen: new SeenHellos({ store: deps.hellos }),
     profileOf: cover.profileOf,
     measured: cover.measured,
     onStranger: cover.onHello,
     now: () => Math.floor(Date.now() / 1000),
   });
-  return { tls, cover };
+  return { tls, cover, users: new SiteUsers(config.maskMax) };
 }
 
-function isListenedOn(listening: string, { host }: TcpEndpoint): boolean {
+function isListenedOn(listening: string, { host }: TcpEndpoint, own: OwnAddresses): boolean {
   const bare = bareAddress(listening);
   const everywhere = bare === "0.0.0.0" || bare === "::";
   // Who listens on a name listens on an address of this machine, but which one is not said.
-  return everywhere || ipVersion(bare) === 0 ? isHere(host) : bareAddress(host) === bare || isAny(host);
+  return everywhere || ipVersion(bare) === 0 ? isHere(host, own) : bareAddress(host) === bare || isAny(host);
 }
 
 /** Connecting to no address in particular leads to this machine. */
@@ -73,12 +72,33 @@ function isAny(address: string): boolean {
 }
 
 /** Whether an address is this machine's. */
-function isHere(address: string): boolean {
+function isHere(address: string, own: OwnAddresses): boolean {
   const bare = bareAddress(address);
   if (bare === "::1" || bare.startsWith("127.") || isAny(bare)) return true;
-  return Object.values(networkInterfaces()).some((list) =>
-    list?.some((own) => bareAddress(own.address) === bare),
-  );
+  return own().has(bare);
+}
+
+type OwnAddresses = () => ReadonlySet<string>;
+
+/** So long what was found is true, in milliseconds: every stranger asks. */
+const ADDRESSES_MS = 2_000;
+
+/** Returns a function that knows this machine's addresses, also when the system is too busy to say. */
+function rememberAddresses(): OwnAddresses {
+  let addresses: ReadonlySet<string> = new Set();
+  let at = Number.NEGATIVE_INFINITY;
+  return () => {
+    const now = performance.now();
+    if (now - at < ADDRESSES_MS) return addresses;
+    at = now;
+    try {
+      const found = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+      addresses = new Set(found.map(({ address }) => bareAddress(address)));
+    } catch {
+      // Without file descriptors it cannot be asked: what was there will still be there.
+    }
+    return addresses;
+  };
 }
 
 /** In its shortest spelling; IPv4 within IPv6 is IPv4. */

@@ -6,6 +6,7 @@ import { type OtherFlags, readFlags, scanFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { ConfigError } from "../core/errors.ts";
 import { formatLinks } from "./banner.ts";
+import { isLoopback } from "./lan-address.ts";
 import { resolveSecrets, serve } from "./serve.ts";
 
 /** The program's version, from package.json. */
@@ -26,10 +27,10 @@ export interface Command {
   run(rawArgs: readonly string[]): Promise<number | undefined> | number | undefined;
 }
 
-const SERVE_FIELDS = Object.keys(FIELDS) as FieldName[];
+/** Every setting. The commands accept those of no interest to them, too: people put a command before their flags. */
+const ALL_FIELDS = Object.keys(FIELDS) as FieldName[];
+/** Those that shape links. */
 const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret", "fakeTlsDomain", "accept"];
-/** What the proxy's command line may have and is of no interest to who only looks at routes is accepted, too. */
-const ROUTE_FIELDS = SERVE_FIELDS;
 
 const NO_SWITCHES: ReadonlyMap<string, string> = new Map();
 const DOCTOR_SWITCHES: ReadonlyMap<string, string> = new Map([
@@ -44,14 +45,16 @@ const link: Command = {
   description: "Print the links and the QR code again",
   switches: NO_SWITCHES,
   fields: LINK_FIELDS,
-  takesAll: false,
+  takesAll: true,
   run: (rawArgs) => {
-    const config = readConfig(rawArgs, LINK_FIELDS);
+    const config = readConfig(rawArgs);
     if (config.port === 0)
       throw new ConfigError([{ path: "--port", message: "0: a link needs the real port" }]);
     const secrets = resolveSecrets(config);
     const qr = isatty(1);
     for (const warning of config.warnings) console.error(`tgws: ${warning}`);
+    if (config.proxyProtocol && isLoopback(config.host))
+      console.error("tgws: people reach the proxy before this one: name it with --host and --port");
     console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
     return undefined;
   },
@@ -80,7 +83,7 @@ const doctor: Command = {
   takesAll: true,
   run: async (rawArgs) => {
     const { given, rest } = takeSwitches(rawArgs, DOCTOR_SWITCHES);
-    const config = readConfig(rest, ROUTE_FIELDS, DOCTOR_SWITCHES);
+    const config = readConfig(rest, DOCTOR_SWITCHES);
     const { diagnose } = await import("./diagnose.ts"); // a running proxy does without
     return diagnose(config, VERSION, { deep: given.has("--deep"), json: given.has("--json") });
   },
@@ -95,7 +98,7 @@ const routes: Command = {
   takesAll: true,
   run: async (rawArgs) => {
     const { given, rest } = takeSwitches(rawArgs, ROUTES_SWITCHES);
-    const config = readConfig(rest, ROUTE_FIELDS, ROUTES_SWITCHES);
+    const config = readConfig(rest, ROUTES_SWITCHES);
     const { printRoutes } = await import("./diagnose.ts");
     await printRoutes(config, { json: given.has("--json") });
     return undefined;
@@ -115,10 +118,10 @@ export const MAIN_COMMAND: Command = {
   usage: "tgws",
   description: `Reach Telegram over WebSocket, from any Telegram app (tgws ${VERSION})`,
   switches: NO_SWITCHES,
-  fields: SERVE_FIELDS,
+  fields: ALL_FIELDS,
   takesAll: false,
   run: async (rawArgs) => {
-    await serve(readConfig(rawArgs, SERVE_FIELDS), VERSION);
+    await serve(readConfig(rawArgs), VERSION);
     return undefined;
   },
 };
@@ -140,12 +143,8 @@ function takeSwitches(
 }
 
 /** @throws {ConfigError} With every problem of the flags and of their values. */
-function readConfig(
-  rawArgs: readonly string[],
-  names: readonly FieldName[],
-  switches: ReadonlyMap<string, string> = NO_SWITCHES,
-): Config {
-  const { raw, issues } = scanFlags(rawArgs, names, otherFlags(switches));
+function readConfig(rawArgs: readonly string[], switches: ReadonlyMap<string, string> = NO_SWITCHES): Config {
+  const { raw, issues } = scanFlags(rawArgs, ALL_FIELDS, otherFlags(switches));
   return parseConfig(raw, issues);
 }
 

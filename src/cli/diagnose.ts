@@ -3,9 +3,9 @@ import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import { bypasses, type OutboundProxy } from "../net/outbound-proxy.ts";
 import { describeTarget } from "../protocol/mtproto/dc.ts";
+import type { Disguise } from "../proxy/entrance.ts";
 import type { Route, WayAddress } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
-import type { Disguise } from "./build-disguise.ts";
 import { buildRoutes, type RouteSet } from "./build-routes.ts";
 import { doctorTargets, runDoctor } from "./doctor.ts";
 import { createProgress } from "./doctor-progress.ts";
@@ -73,7 +73,7 @@ export async function diagnose(
 async function disguiseOf(config: Config, proxy: OutboundProxy | undefined): Promise<Disguise | undefined> {
   const { buildDisguise } = await import("./build-disguise.ts");
   const log = { warn: () => {}, debug: () => {} };
-  return buildDisguise(config, { secrets: [], proxy, port: () => config.port, log });
+  return buildDisguise(config, { secrets: [], proxy, hellos: undefined, port: () => config.port, log });
 }
 
 /** `tgws routes`: the learned order, from the file that a running proxy keeps. */

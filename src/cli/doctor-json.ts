@@ -1,6 +1,6 @@
 import { RouteError } from "../core/errors.ts";
 import type { DcTarget } from "../protocol/mtproto/dc.ts";
-import type { SiteReport } from "../proxy/cover.ts";
+import { describeNotes, type SiteReport } from "../proxy/cover-report.ts";
 import type { RouteId } from "../upstream/route.ts";
 import { type WayDiagnosis, works } from "./doctor-diagnosis.ts";
 import type { Findings } from "./doctor-report.ts";
@@ -9,12 +9,15 @@ import { roundMs, routesToJson, type TargetRoutesJson } from "./routes-report.ts
 /**
  * What `tgws doctor --json` prints. Times are in milliseconds; fields are only ever added.
  *
- * - `ok` every data centre has a working route, for messages and for media; the exit code says the same
+ * - `ok` every data centre has a working route, for messages and for media; the exit code says the same, and
+ *   neither says anything of `sites`
  * - `complete` false when it was stopped before the end
  * - `results` one for each way that was tried, by data centre, in the order of the routes; `stages` is empty
  *   behind an outbound proxy, and its `code` is one of those of `error`
  * - `leftOut` ways that were not tried, because their route has many
- * - `sites` what strangers are shown, see `--fake-tls-domain`; `look` is missing where it cannot be measured
+ * - `sites` what strangers are shown, see `--fake-tls-domain`; `usable` false when a site cannot be reached, or does
+ *   not answer as clients can be answered; `address` where it was reached, missing like `look` when it was not;
+ *   `problems` what is wrong and what to do, which is in `advice`, too; `notes` what there is nothing to do about
  * - `routes` the learned order, see `tgws routes --json`; empty when there is none
  */
 export interface DoctorJson {
@@ -29,7 +32,16 @@ export interface DoctorJson {
   readonly leftOut: readonly (TargetJson & { readonly route: RouteId; readonly ways: number })[];
   readonly advice: readonly string[];
   readonly routes: readonly TargetRoutesJson[];
-  readonly sites: readonly SiteReport[];
+  readonly sites: readonly SiteJson[];
+}
+
+interface SiteJson {
+  readonly domain: string;
+  readonly usable: boolean;
+  readonly address?: string;
+  readonly look?: string;
+  readonly problems: readonly string[];
+  readonly notes: readonly string[];
 }
 
 interface TargetJson {
@@ -80,7 +92,19 @@ export function findingsToJson(
     ),
     advice,
     routes: routesToJson(learned),
-    sites,
+    sites: sites.map(siteToJson),
+  };
+}
+
+function siteToJson(site: SiteReport): SiteJson {
+  const { domain, usable, address, look, problems } = site;
+  return {
+    domain,
+    usable,
+    ...(address === undefined ? {} : { address }),
+    ...(look === undefined ? {} : { look }),
+    problems: problems.map(({ text }) => text),
+    notes: describeNotes([site]),
   };
 }
 

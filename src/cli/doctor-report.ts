@@ -1,5 +1,5 @@
 import { RouteError } from "../core/errors.ts";
-import type { SiteReport } from "../proxy/cover.ts";
+import { describeNotes, type SiteReport } from "../proxy/cover-report.ts";
 import { failedStage, type TargetDiagnosis, type WayDiagnosis } from "./doctor-diagnosis.ts";
 import { formatSummary } from "./doctor-summary.ts";
 import { formatTable, STAGE_TITLES } from "./doctor-table.ts";
@@ -47,7 +47,7 @@ export function formatFindings(
       "The order in which clients' connections try them (tgws routes shows all)",
       indent(formatLearned(learned)),
     ],
-    ["What strangers are shown", sites.flatMap((site) => formatSite(site, wrapped))],
+    ["What strangers are shown", formatSites(sites, style)],
     ["What works, by the fastest route", indent(formatSummary(targets))],
     ["What to do", advice.flatMap((line) => wrap(line, wrapped))],
   ];
@@ -57,10 +57,20 @@ export function formatFindings(
     .join("\n\n");
 }
 
-/** One line for how a site looks, and one for each thing that a prober could notice. */
-function formatSite({ domain, look, problems }: SiteReport, style: Parameters<typeof wrap>[1]): string[] {
-  const first = look === undefined ? `${domain}, which cannot be measured` : `${domain}, TLS 1.3: ${look}`;
-  return [first, ...problems].flatMap((line) => wrap(line, style));
+/** A line for each site, under it one for each thing that a prober could notice; then what cannot be helped. */
+export function formatSites(sites: readonly SiteReport[], { width }: ReportStyle): string[] {
+  const nameWidth = Math.max(0, ...sites.map(({ domain }) => domain.length));
+  const found = sites.flatMap(({ domain, usable, look, problems }) => {
+    const state = usable && look !== undefined ? look : "cannot be used";
+    return [
+      `  ${domain.padEnd(nameWidth)}  ${state}`,
+      ...problems.flatMap(({ cause }) => wrap(`${toLine(cause)}.`, { width, first: "    ", others: "    " })),
+    ];
+  });
+  const notes = describeNotes(sites).flatMap((note) =>
+    wrap(`${note}. There is nothing to do about it.`, { width, first: "  ", others: "  " }),
+  );
+  return [...found, ...notes];
 }
 
 /** Lists why ways failed, each reason once, with what a stage of one of them adds to it. */

@@ -1,6 +1,7 @@
 import type { NetworkInterfaceInfo } from "node:os";
 import { RouteError, type RouteErrorCode } from "../core/errors.ts";
 import type { OutboundProxy } from "../net/outbound-proxy.ts";
+import type { SiteReport } from "../proxy/cover-report.ts";
 import type { RouteId } from "../upstream/route.ts";
 import { failedStage, type TargetDiagnosis, type WayDiagnosis, works } from "./doctor-diagnosis.ts";
 import { joinWith } from "./doctor-text.ts";
@@ -21,6 +22,8 @@ export interface Circumstances {
   readonly proxy?: OutboundProxy | undefined;
   /** Whether this computer is in any network, see {@link hasNetwork}. Without: it is. */
   readonly online?: boolean | undefined;
+  /** What strangers are shown. Without: nothing. */
+  readonly sites?: readonly SiteReport[] | undefined;
 }
 
 /** What advice is drawn from. */
@@ -34,6 +37,7 @@ export interface Situation {
   readonly failures: readonly Failure[];
   /** Targets without a working way. */
   readonly dead: readonly TargetDiagnosis[];
+  readonly sites: readonly SiteReport[];
 }
 
 /** Looks for one kind of trouble, and returns a line for each case of it that there is. */
@@ -52,7 +56,7 @@ const ANSWERED: readonly RouteErrorCode[] = ["REDIRECT", "STATUS", "PROTOCOL", "
 /** Puts together what advice is drawn from. */
 export function situationOf(
   targets: readonly TargetDiagnosis[],
-  { routes, proxy, online = true }: Circumstances = {},
+  { routes, proxy, online = true, sites = [] }: Circumstances = {},
 ): Situation {
   const all = targets.flatMap(({ ways }) => ways);
   const failures = failuresOf(all);
@@ -65,6 +69,7 @@ export function situationOf(
     all,
     failures,
     dead: targets.filter(({ ways }) => !ways.some(works)),
+    sites,
   };
 }
 

@@ -1,6 +1,6 @@
 import type { OutboundProxy } from "../net/outbound-proxy.ts";
 import { DC_NUMBERS, type DcTarget, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
-import type { SiteReport } from "../proxy/cover.ts";
+import type { SiteReport } from "../proxy/cover-report.ts";
 import { adviseOn } from "./doctor-advice.ts";
 import { allReachable, type TargetDiagnosis } from "./doctor-diagnosis.ts";
 import { type ExaminationOptions, examine } from "./doctor-examination.ts";
@@ -42,7 +42,8 @@ export function doctorTargets(environment: { readonly test: boolean }): DcTarget
 /**
  * Tries the ways to every data centre, and prints a table, the reasons for what failed and what to do.
  *
- * @returns The exit code: 0 when every target has a working way, 1 when not, 130 when `signal` aborted.
+ * @returns The exit code: 0 when every target has a working way, whatever strangers are shown; 1 when not, 130 when
+ * `signal` aborted.
  */
 export async function runDoctor(options: DoctorOptions): Promise<number> {
   let targets: readonly TargetDiagnosis[];
@@ -63,6 +64,7 @@ export async function runDoctor(options: DoctorOptions): Promise<number> {
       routes: options.routes.map(({ id }) => id),
       proxy: options.proxy,
       online: options.interfaces === undefined || hasNetwork(options.interfaces()),
+      sites,
     }),
     learned: options.learned?.() ?? [],
     sites,

@@ -1,7 +1,7 @@
 import leven from "leven";
 import { disarm, quote } from "../config/quote.ts";
 import { ConfigError, StartError, TgwsError } from "../core/errors.ts";
-import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret, redact } from "../protocol/mtproto/secret.ts";
 import { COMMANDS, MAIN_COMMAND, VERSION } from "./commands.ts";
 
 /** Wrong use of the command line. */
@@ -59,7 +59,7 @@ function printProblem(text: string, hint?: string): void {
 }
 
 function unknownCommand(name: string): ConfigError {
-  if (looksLikeSecret(name)) {
+  if (looksLikeSecret(name) || redact(name) !== name) {
     return new ConfigError([{ path: "a secret", message: "without its flag", hint: "--secret <secret>" }]);
   }
   const names = [...COMMANDS.keys()];

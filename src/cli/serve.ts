@@ -10,7 +10,7 @@ import { SessionLog } from "../observe/session-log.ts";
 import { Stats } from "../observe/stats.ts";
 import { DEFAULT_DC, type Target, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
-import { Masks } from "../proxy/mask.ts";
+import type { Disguise } from "../proxy/entrance.ts";
 import { ReplayBudget } from "../proxy/replay.ts";
 import { ProxyServer } from "../proxy/server.ts";
 import type { PoolCounts } from "../upstream/pool.ts";
@@ -18,7 +18,7 @@ import { probeWay } from "../upstream/probe.ts";
 import { Restorer } from "../upstream/restorer.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { formatBanner } from "./banner.ts";
-import { buildDisguise } from "./build-disguise.ts";
+import type { DisguiseDeps } from "./build-disguise.ts";
 import { buildRoutes } from "./build-routes.ts";
 import { openState } from "./state.ts";
 import { readTrust } from "./trust.ts";
@@ -75,14 +75,19 @@ export async function serve(config: Config, version: string): Promise<void> {
       route: way.route,
     });
   });
-  const disguise = buildDisguise(config, { secrets, proxy: set.proxy, port: () => server.port, log });
+  const disguise = await disguiseOf(config, {
+    secrets,
+    proxy: set.proxy,
+    hellos: state.hellos,
+    port: () => server.port,
+    log,
+  });
   const server: ProxyServer = new ProxyServer(
     { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
     {
       secrets,
       forms: config.accept,
       disguise,
-      masks: new Masks(config.maskMax),
       trustedProxies: config.proxyProtocol ? config.trustedProxies : undefined,
       routes: set.routes,
       standings,
@@ -129,6 +134,13 @@ export async function serve(config: Config, version: string): Promise<void> {
   log.info(`stats: ${stats.summary()}`);
   for (const line of stats.lines()) log.info(`stats: ${line}`);
   await log.close();
+}
+
+/** What fake TLS needs is loaded by need. */
+async function disguiseOf(config: Config, deps: DisguiseDeps): Promise<Disguise | undefined> {
+  return config.accept.fakeTls
+    ? (await import("./build-disguise.ts")).buildDisguise(config, deps)
+    : undefined;
 }
 
 function newPoolCounts(): PoolCounts {

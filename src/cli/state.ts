@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { AppendFile } from "../config/append-file.ts";
 import { DEFAULT_CF_LIST_URL } from "../config/config.ts";
 import { configFolder } from "../config/secret-store.ts";
 import { StateFile, type StateFileError } from "../config/state-file.ts";
@@ -16,6 +17,8 @@ export interface State {
   readonly routes: KeptText;
   /** Where the list of domains from `url` is kept. */
   domainsOf(url: string): KeptText;
+  /** Where the ClientHellos are kept that were answered; `undefined` without a folder. */
+  readonly hellos: AppendFile | undefined;
 }
 
 interface KeptText {
@@ -36,7 +39,8 @@ export function openState(onFailed: (error: StateFileError) => void): State {
   const standings = new Standings();
   const text = routes.read();
   const damaged = text !== undefined && !standings.load(text);
-  return { standings, damaged, routes, domainsOf: (url) => file(listName(url)) };
+  const hellos = folder === undefined ? undefined : new AppendFile(join(folder, "hellos"), onFailed);
+  return { standings, damaged, routes, domainsOf: (url) => file(listName(url)), hellos };
 }
 
 /** A list from another place has a file of its own: going back to the usual one must not serve the other. */

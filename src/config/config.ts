@@ -11,7 +11,7 @@ import {
   TEST_TCP_IPS,
   TEST_TCP_IPV6,
 } from "../protocol/mtproto/dc-addresses.ts";
-import { looksLikeSecret, type NamedSecret, parseSecretText } from "../protocol/mtproto/secret.ts";
+import { isLink, looksLikeSecret, type NamedSecret, parseSecretText } from "../protocol/mtproto/secret.ts";
 import { parseDcAddress } from "./dc-address.ts";
 import { parseDomainPort } from "./domain.ts";
 import { type FakeTlsSettings, readFakeTls } from "./fake-tls.ts";
@@ -230,11 +230,17 @@ function readSecrets(reader: FieldReader): {
   const texts = reader.raw.secret ?? [];
   const secrets: NamedSecret[] = [];
   const domains = new Set<string>();
+  /** By key: the domain of the secret that was there first, if it has one. */
+  const firstDomains = new Map<string, string | undefined>();
   const refuse = (message: string, hint?: string): void => reader.refuse("secret", message, hint);
   if (texts.length > MAX_SECRETS) refuse(`${texts.length} secrets, but ${MAX_SECRETS} is the most`);
   for (const [index, text] of texts.entries()) {
-    const colon = text.indexOf(":");
+    const colon = isLink(text) ? -1 : text.indexOf(":");
     const name = colon < 0 ? `secret${index + 1}` : text.slice(0, colon);
+    if (text.trim() === "") {
+      refuse("is empty", "`tgws secret` makes one; without --secret, one is made and kept");
+      continue;
+    }
     if (looksLikeSecret(name)) {
       refuse(`in secret ${index + 1}, name and secret are the wrong way round`, "alice:<secret>");
       continue;
@@ -243,19 +249,36 @@ function readSecrets(reader: FieldReader): {
       refuse(`the name of secret ${index + 1} is not 1-32 letters, digits, dots or dashes`, "alice:<secret>");
       continue;
     }
+    const called = mayBePartOfKey(name) ? `secret ${index + 1}` : name;
     try {
       const { key, domain } = parseSecretText(text.slice(colon + 1));
+      const id = key.toHex();
       if (domain !== undefined) domains.add(domain);
-      if (secrets.some((other) => other.name === name)) refuse(`two secrets are named ${name}`);
-      else if (secrets.some((other) => other.key.toHex() === key.toHex()))
-        refuse(`${name} repeats another secret`, domain && `--fake-tls-domain ${domain} adds its domain`);
+      if (secrets.some((other) => other.name === name)) refuse(`two secrets are named ${called}`);
+      else if (firstDomains.has(id))
+        refuse(`${called} repeats another secret`, hintOnRepeated(firstDomains.get(id), domain));
       else secrets.push({ name, key });
+      if (!firstDomains.has(id)) firstDomains.set(id, domain);
     } catch (error) {
       if (!(error instanceof FormatError)) throw error;
-      refuse(`${name}: ${error.message}`, error.hint);
+      const hint = called === name ? error.hint : "what stands before the colon is the name: alice:<secret>";
+      refuse(`${called}: ${error.message}`, hint);
     }
   }
   return { secrets, domains: [...domains] };
+}
+
+/** Whether a name may be a secret that was mistyped, or has a colon too many. Who means no harm loses little. */
+function mayBePartOfKey(name: string): boolean {
+  return /[0-9a-f]{12}/i.test(name) || (/[\w-]{16}/.test(name) && /\d/.test(name) && /[A-Z]/.test(name));
+}
+
+/** What to do about two secrets with one key, of which each may have a domain. */
+function hintOnRepeated(first: string | undefined, second: string | undefined): string {
+  if (first === second) return "leave one of them out";
+  if (first === undefined || second === undefined)
+    return "the `ee` one is enough: --accept ee,dd keeps both links";
+  return `--fake-tls-domain ${second} adds its domain`;
 }
 
 function readTrustedProxies(reader: FieldReader): readonly IpNetwork[] {

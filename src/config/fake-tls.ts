@@ -1,7 +1,7 @@
 import { FormatError } from "../core/errors.ts";
 import { ipVersion } from "../core/ip-address.ts";
 import { isDomainName } from "../protocol/cf-domains.ts";
-import { looksLikeSecret, MAX_DOMAIN_LENGTH } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret, MAX_DOMAIN_LENGTH, redact } from "../protocol/mtproto/secret.ts";
 import { parseHostName } from "./domain.ts";
 import type { FieldReader } from "./field-reader.ts";
 import { nearestOf } from "./nearest.ts";
@@ -41,8 +41,19 @@ export interface FakeTlsSettings {
 const FORMS = ["plain", "dd", "ee"] as const;
 type Form = (typeof FORMS)[number];
 const FORMS_HINT = `the forms are ${FORMS.join(", ")}`;
+/** What other programs call them. */
+const ALIASES: ReadonlyMap<string, Form> = new Map([
+  ["classic", "plain"],
+  ["simple", "plain"],
+  ["padded", "dd"],
+  ["secure", "dd"],
+  ["tls", "ee"],
+  ["fake-tls", "ee"],
+  ["faketls", "ee"],
+]);
 
 const DOMAIN_HINT = "the name of a web site, for example example.com";
+const SECRET_HINT = "secrets go to --secret";
 const MASK_HINT = "for example 127.0.0.1:8443, [2001:db8::7]:443 or www.example.com";
 const HTTPS_PORT = 443;
 
@@ -81,51 +92,68 @@ function readAccept(reader: FieldReader, fromSecrets: readonly string[]): Accept
 function parseForm(text: string): Form {
   const form = FORMS.find((known) => known === text.toLowerCase());
   if (form !== undefined) return form;
-  const near = nearestOf(text, FORMS);
+  if (mayBeSecret(text)) throw new FormatError("BAD_VALUE", "no such form", `${FORMS_HINT}; ${SECRET_HINT}`);
+  const near = ALIASES.get(text.toLowerCase()) ?? nearestOf(text, FORMS);
   const hint = near === undefined ? FORMS_HINT : `did you mean ${near}? ${FORMS_HINT}`;
   throw new FormatError("BAD_VALUE", "no such form", hint);
 }
 
+/** As with other domains, what stands in a browser's address bar will do. */
 function parseFakeTlsDomain(text: string): string {
-  const bare = bareOf(text);
-  if (ipVersion(/^\[(.*)\]$/.exec(bare)?.[1] ?? bare) !== 0)
+  const bare = text.replace(/^https?:\/\//i, "").replace(/\/$/, "");
+  const [site = "", rest] = bare.split(/[/?#](.*)$/s);
+  const [name = "", port] = site.split(/:(\d*)$/);
+  // An IPv6 address ends like a name with a port.
+  if ([site, name].some((host) => ipVersion(/^\[(.*)\]$/.exec(host)?.[1] ?? host) !== 0))
     throw new FormatError("BAD_ADDRESS", "an IP address, but apps send a name", DOMAIN_HINT);
-  const [name = "", port] = bare.split(/:(\d*)$/);
-  if (port !== undefined && parseHostName(name) !== undefined) {
-    const hint = `leave it out; --mask-host ${name}:${port || HTTPS_PORT} says where the site is reached`;
-    throw new FormatError("BAD_ADDRESS", "a port cannot be in it", hint);
-  }
-  const domain = parseHostName(bare);
+  const domain = parseHostName(name);
   if (domain === undefined || !isDomainName(domain)) {
-    const hint = looksLikeSecret(text) ? "secrets go to --secret" : DOMAIN_HINT;
-    throw new FormatError("BAD_ADDRESS", "not a domain", hint);
+    throw new FormatError("BAD_ADDRESS", "not a domain", mayBeSecret(text) ? SECRET_HINT : DOMAIN_HINT);
+  }
+  if (rest !== undefined) {
+    const hint = mayBeSecret(text) ? SECRET_HINT : `leave out what follows the name: ${domain}`;
+    throw new FormatError("BAD_ADDRESS", "not a domain alone", hint);
+  }
+  if (port !== undefined) {
+    const hint = `leave it out; --mask-host ${domain}:${port || HTTPS_PORT} says where the site is reached`;
+    throw new FormatError("BAD_ADDRESS", "a port cannot be in it", hint);
   }
   if (domain.length > MAX_DOMAIN_LENGTH) {
     const message = `longer than ${MAX_DOMAIN_LENGTH} bytes, which apps refuse`;
-    throw new FormatError("BAD_ADDRESS", message, DOMAIN_HINT);
+    throw new FormatError("BAD_ADDRESS", message, "take a shorter name");
   }
   return domain;
 }
 
-/** As with other domains, what stands in a browser's address bar will do. */
-function bareOf(text: string): string {
-  return text.replace(/^https:\/\//i, "").replace(/\/$/, "");
+function mayBeSecret(text: string): boolean {
+  return looksLikeSecret(text) || redact(text) !== text;
 }
 
-/** Reads `host[:port]`; an IPv6 address without a port may go without brackets. */
+/** Reads `host[:port]`, also after `https://`; an IPv6 address without a port may go without brackets. */
 function parseMaskHost(text: string): HostPort {
-  const bare = bareOf(text.trim());
-  if (ipVersion(bare) === 6) return { host: checkHost(bare), port: HTTPS_PORT };
-  const [, bracketed, plain = "", port] = /^(?:\[(.*)\]|([^:]*))(?::(.*))?$/s.exec(bare) ?? [];
-  if (bracketed !== undefined && ipVersion(bracketed) !== 6)
-    throw new FormatError("BAD_ADDRESS", "not of the form host:port", MASK_HINT);
-  const host = checkHost(bracketed ?? plain);
-  return { host, port: port === undefined ? HTTPS_PORT : parseInteger(port, 1, 65_535) };
+  const bare = text
+    .trim()
+    .replace(/^https:\/\//i, "")
+    .replace(/\/$/, "");
+  const ipv6 = ipv6Of(bare);
+  if (ipv6 !== undefined) return { host: ipv6, port: HTTPS_PORT };
+  const [, portAlone] = /^:?(\d+)$/.exec(bare) ?? [];
+  if (portAlone !== undefined) throw notHostPort(`for this machine: 127.0.0.1:${portAlone}`);
+  const [, bracketed, plain = "", port] = /^(?:\[(.*)\]|([^:]*))(?::(\d*))?$/s.exec(bare) ?? [];
+  const host = bracketed === undefined ? hostOf(plain) : ipv6Of(bracketed);
+  if (host === undefined) throw notHostPort(MASK_HINT);
+  if (port === undefined) return { host, port: HTTPS_PORT };
+  return { host, port: parseInteger(port, 1, 65_535, MASK_HINT) };
 }
 
-function checkHost(text: string): string {
-  const isIp = ipVersion(text) !== 0 && !text.includes("%");
-  const host = isIp ? text.toLowerCase() : parseHostName(text);
-  if (host === undefined) throw new FormatError("BAD_ADDRESS", "not of the form host:port", MASK_HINT);
-  return host;
+function hostOf(text: string): string | undefined {
+  return ipVersion(text) === 4 ? text : parseHostName(text);
+}
+
+function ipv6Of(text: string): string | undefined {
+  return ipVersion(text) === 6 && !text.includes("%") ? text.toLowerCase() : undefined;
+}
+
+function notHostPort(hint: string): FormatError {
+  return new FormatError("BAD_ADDRESS", "not of the form host:port", hint);
 }

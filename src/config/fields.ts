@@ -39,7 +39,8 @@ export const FIELDS = {
     flag: "secret",
     kind: "list",
     value: "[name:]secret",
-    help: "16 bytes, hexadecimal or base64; up to 16 of them. Without: one is made and kept",
+    sensitive: true,
+    help: "16 bytes, hexadecimal or base64, the dd... or ee... of a link, or the link; up to 16 of them. Without: one is made and kept",
   },
   fakeTlsDomain: {
     flag: "fake-tls-domain",
@@ -51,7 +52,7 @@ export const FIELDS = {
     flag: "accept",
     kind: "list",
     value: "forms",
-    default: "plain,dd or, with fake TLS, ee",
+    default: "plain,dd; with fake TLS: ee",
     help: "Forms of the secret that apps may use: plain, dd, ee; with commas between",
   },
   maskHost: {

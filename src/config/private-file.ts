@@ -20,7 +20,7 @@ export function readPrivate(path: string): string | undefined {
  * So a file appears whole or not at all. The folder is made when it is missing (0700); the temporary file is
  * gone afterwards, whatever happened.
  */
-export function writeBeside<T>(path: string, text: string, place: (temporary: string) => T): T {
+export function writeBeside<T>(path: string, text: string | Uint8Array, place: (temporary: string) => T): T {
   // In a container every start has the same process id: chance tells two programs apart.
   const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
   try {

@@ -1,5 +1,5 @@
 import { ConfigError, type ConfigIssue } from "../core/errors.ts";
-import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
+import { looksLikeSecret, redact } from "../protocol/mtproto/secret.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 import { nearestOf } from "./nearest.ts";
 import { quote } from "./quote.ts";
@@ -89,13 +89,14 @@ export function scanFlags(
 /** @param previous The flag before it: the word may be the rest of its value, after a space too many. */
 function strayWord(word: string, previous: Field | undefined): ConfigIssue {
   if (previous?.sensitive === true) {
+    const another = previous.kind === "list" ? `; another one needs --${previous.flag} before it, too` : "";
     return {
       path: `a word after --${previous.flag}`,
       message: "unexpected",
-      hint: "quote a value with spaces",
+      hint: `quote a value with spaces${another}`,
     };
   }
-  if (word.split(":").some(looksLikeSecret)) {
+  if (word.split(":").some(looksLikeSecret) || redact(word) !== word) {
     return {
       path: "a secret",
       message: "without its flag",

@@ -43,7 +43,7 @@ export type EndReason =
  * - `server-name` it was, but asks for no name of ours
  * - `replay` it was, but it was answered before
  * - `unsupported` it was, but offers nothing that can be answered
- * - `silent` it was not complete in time
+ * - `silent` it was not complete when the client ended, the site spoke first, or time was up
  */
 export type MaskReason =
   | "not-tls"

@@ -40,7 +40,10 @@ export class TcpChannel implements GatherChannel {
     this.#highWater = highWater;
     socket.data = this;
     socket.setNoDelay(true);
-    socket.setKeepAlive(true, KEEPALIVE_DELAY_MS);
+  }
+
+  keepAlive(): void {
+    this.#socket.setKeepAlive(true, KEEPALIVE_DELAY_MS);
   }
 
   attach(sink: ChannelSink): void {

@@ -1,3 +1,4 @@
+import type { Socket } from "bun";
 import { ByteReader } from "../channel/byte-reader.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { Cancel } from "../core/cancel.ts";
@@ -21,7 +22,7 @@ const HANGING_LIMIT = 4;
 /** An attempt hangs when it is older than this; younger ones were just not needed any more. In milliseconds. */
 const HANGS_AFTER_MS = 2_000;
 const HANGS_UNTIL_MS = 12_000;
-/** The same over all endpoints and however old they are. */
+/** The same over all endpoints and however old they are, unless the dialer is made with another limit. */
 const GIVEN_UP_LIMIT = 64;
 
 /** Loaded by need: few have a proxy. */
@@ -35,6 +36,7 @@ export class TcpDialer {
   readonly #highWater: number;
   readonly #timeoutMs: number;
   readonly #proxy: OutboundProxy | undefined;
+  readonly #givenUpLimit: number;
   /** When attempts began that were given up but go on, `performance.now()`, by `host:port`. */
   readonly #hanging = new Map<string, Set<{ readonly since: number }>>();
   #givenUp = 0;
@@ -47,10 +49,13 @@ export class TcpDialer {
     /** For the connection and the proxy's answer together. */
     readonly timeoutMs: number;
     readonly proxy: OutboundProxy | undefined;
+    /** Attempts that were given up and still hold a file descriptor. */
+    readonly givenUpLimit?: number;
   }) {
     this.#highWater = options.highWater;
     this.#timeoutMs = options.timeoutMs;
     this.#proxy = options.proxy;
+    this.#givenUpLimit = options.givenUpLimit ?? GIVEN_UP_LIMIT;
   }
 
   /**
@@ -131,7 +136,7 @@ export class TcpDialer {
             stop.removeEventListener("abort", onStop);
             if (givenUp) socket.terminate();
             // Here, not when the promise resolves: the peer's first bytes may come before that.
-            else resolve(new TcpChannel(socket, this.#highWater));
+            else resolve(openedChannel(socket, this.#highWater));
           },
         },
       }),
@@ -152,7 +157,7 @@ export class TcpDialer {
   }
 
   #isHanging(key: string): boolean {
-    if (this.#givenUp >= GIVEN_UP_LIMIT) return true;
+    if (this.#givenUp >= this.#givenUpLimit) return true;
     const now = performance.now();
     let count = 0;
     for (const { since } of this.#hanging.get(key) ?? []) {
@@ -174,6 +179,12 @@ export class TcpDialer {
     if (attempts?.delete(attempt) === true) this.#givenUp -= 1;
     if (attempts?.size === 0) this.#hanging.delete(key);
   }
+}
+
+function openedChannel(socket: Socket<TcpChannel | undefined>, highWater: number): TcpChannel {
+  const channel = new TcpChannel(socket, highWater);
+  channel.keepAlive();
+  return channel;
 }
 
 const CODES: Readonly<Record<string, RouteError["code"]>> = {

@@ -103,6 +103,20 @@ async function canConnect(host: string, port: number): Promise<boolean> {
   return promise.finally(() => clearTimeout(timer));
 }
 
+const HTTPS_PORT = 443;
+const FIRST_FREE_PORT = 1024;
+
+function hintOnPermission(port: number): string {
+  if (port >= FIRST_FREE_PORT) return `the system keeps port ${port} to itself; choose another one`;
+  if (process.platform !== "linux")
+    return "ports below 1024 need more rights; choose a higher one: --port 1443";
+  const program = /\s/.test(process.execPath) ? `"${process.execPath}"` : process.execPath;
+  return (
+    `allow it: sudo setcap cap_net_bind_service=+ep ${program} ` +
+    "(or AmbientCapabilities=CAP_NET_BIND_SERVICE in systemd), or use --port 1443"
+  );
+}
+
 function startErrorOf(error: unknown, host: string, port: number): StartError {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const where = `${host.includes(":") ? `[${host}]` : host}:${port}`;
@@ -110,7 +124,9 @@ function startErrorOf(error: unknown, host: string, port: number): StartError {
     return new StartError(
       "PORT_IN_USE",
       `Cannot listen on ${where}: the port is in use`,
-      `another tgws may be running; stop it, or choose another port: --port ${port < 65_535 ? port + 1 : 1443}`,
+      port === HTTPS_PORT
+        ? 'a web server has it? See README, "Behind HAProxy or nginx"'
+        : `another tgws may be running; stop it, or choose another port: --port ${port < 65_535 ? port + 1 : 1443}`,
       error,
     );
   }
@@ -118,7 +134,7 @@ function startErrorOf(error: unknown, host: string, port: number): StartError {
     return new StartError(
       "NO_PERMISSION",
       `Cannot listen on ${where}: no permission`,
-      "ports below 1024 need more rights; choose a higher one: --port 1443",
+      hintOnPermission(port),
       error,
     );
   }

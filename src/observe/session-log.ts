@@ -1,6 +1,10 @@
 import { formatBytes } from "../core/bytes.ts";
+import { ProxyHeaderError } from "../core/errors.ts";
 import type { SessionEvent, SessionView } from "../core/events.ts";
 import type { LogFields, Logger } from "../core/logger.ts";
+
+/** What to do where connections come without a header that can be read. */
+const HEADER_HINT = "set send-proxy-v2 (HAProxy) or proxy_protocol on (nginx), or leave out --proxy-protocol";
 
 /** Why clients get no data centre is said again only after this time, in milliseconds. */
 const REPEAT_MS = 60_000;
@@ -49,7 +53,7 @@ export class SessionLog {
           client: session.client,
           why: event.why,
         });
-        if (event.why === "skew") this.#sayClock(event.detail);
+        if (event.why === "skew") this.#sayClock(session.client, event.detail);
         break;
       case "attempt":
         this.#log.debug(`opening ${event.endpoint}`, { session: session.id, route: event.route });
@@ -115,25 +119,26 @@ export class SessionLog {
       this.#log.debug("session ended", fields);
     } else if (reason === "masked" && error !== undefined) {
       if (this.#isNews("cover")) this.#log.warn(`the cover site cannot be reached: ${error.message}`);
-      this.#log.debug("session ended", fields);
+      this.#log.debug("session ended", { ...fields, error: error.message });
     } else if (reason === "bad-proxy-header") {
-      if (this.#isNews("proxy header")) this.#log.warn(`refused ${session.client}: ${error?.message}`);
+      if (this.#isNews("proxy header")) {
+        const hint = error instanceof ProxyHeaderError && error.why !== "untrusted" ? `; ${HEADER_HINT}` : "";
+        this.#log.warn(`refused ${session.client}: ${error?.message}${hint}`);
+      }
       this.#log.debug("session ended", { ...fields, error: error?.message });
     } else if (session.route === undefined) {
-      this.#log.debug(reason === "stranger" ? "not a client: dropped" : "session ended", {
-        ...fields,
-        client: session.client,
-      });
+      this.#log.debug(reason === "stranger" ? "not a client: dropped" : "session ended", fields);
     } else {
       this.#log.info("session ended", { ...fields, error: error?.message });
     }
   }
 
-  /** All clients' clocks are rarely wrong. */
-  #sayClock(detail: string): void {
+  /** A clock of our own that is wrong shuts all clients out. */
+  #sayClock(client: string, detail: string): void {
     if (!this.#isNews("clock")) return;
     this.#log.warn(
-      `a hello with the right secret, but ${detail}: if that is every client, this clock is wrong`,
+      `${client} has the right secret, but ${detail}, or repeats what somebody sent. ` +
+        "If it is every client, set this machine's clock",
     );
   }
 

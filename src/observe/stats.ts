@@ -25,6 +25,9 @@ export interface StatsSnapshot {
   readonly ws_errors: number;
   readonly bytes_up: number;
   readonly bytes_down: number;
+  /** Between strangers and the cover site: in none of the other two. */
+  readonly masked_bytes_up: number;
+  readonly masked_bytes_down: number;
   readonly pool_hits: number;
   readonly pool_misses: number;
   readonly cf_pool_hits: number;
@@ -60,8 +63,10 @@ export class Stats {
   /** By route and data centre: 36 at most. */
   readonly #routes = new Map<string, RouteFigures>();
   #total = 0;
-  #endedUp = 0;
-  #endedDown = 0;
+  readonly #ended = { up: 0, down: 0 };
+  /** Live sessions of strangers, which are in `#live`, too. */
+  readonly #strangers = new Set<SessionView>();
+  readonly #endedStrangers = { up: 0, down: 0 };
 
   constructor(pools: { readonly pool: PoolFigures; readonly cfPool: PoolFigures }) {
     this.#pools = pools;
@@ -92,9 +97,10 @@ export class Stats {
         break;
       case "masked":
         this.#masks.set(event.why, (this.#masks.get(event.why) ?? 0) + 1);
+        this.#strangers.add(session);
         break;
       case "ended":
-        this.#ended(session, event.reason);
+        this.#onEnded(session, event.reason);
         if (event.error instanceof ProxyHeaderError)
           this.#refusals.set(event.error.why, (this.#refusals.get(event.error.why) ?? 0) + 1);
         break;
@@ -102,11 +108,10 @@ export class Stats {
   };
 
   snapshot(): StatsSnapshot {
-    let up = this.#endedUp;
-    let down = this.#endedDown;
-    for (const { counts } of this.#live) {
-      up += counts.up;
-      down += counts.down;
+    const clients = { ...this.#ended };
+    const strangers = { ...this.#endedStrangers };
+    for (const session of this.#live) {
+      addTo(this.#strangers.has(session) ? strangers : clients, session.counts);
     }
     const { pool, cfPool } = this.#pools;
     return {
@@ -118,8 +123,10 @@ export class Stats {
       connections_bad: this.#endings.get("stranger") ?? 0,
       connections_masked: sumOf(this.#masks),
       ws_errors: this.#webSocketErrors(),
-      bytes_up: up,
-      bytes_down: down,
+      bytes_up: clients.up,
+      bytes_down: clients.down,
+      masked_bytes_up: strangers.up,
+      masked_bytes_down: strangers.down,
       pool_hits: pool.hits,
       pool_misses: pool.misses,
       cf_pool_hits: cfPool.hits,
@@ -175,7 +182,10 @@ export class Stats {
   /** One line for those who were not served, where there are any, and for each route and data centre. */
   lines(): string[] {
     const lines: string[] = [];
-    if (this.#masks.size > 0) lines.push(`masked ${formatCounts(this.#masks)}`);
+    if (this.#masks.size > 0) {
+      const { masked_bytes_up: up, masked_bytes_down: down } = this.snapshot();
+      lines.push(`masked ${formatCounts(this.#masks)} up=${formatBytes(up)} down=${formatBytes(down)}`);
+    }
     if (this.#refusals.size > 0) lines.push(`refused ${formatCounts(this.#refusals)}`);
     return [...lines, ...this.#routeLines()];
   }
@@ -206,12 +216,11 @@ export class Stats {
     figures.openMs += openMs;
   }
 
-  #ended(session: SessionView, reason: EndReason): void {
+  #onEnded(session: SessionView, reason: EndReason): void {
     const { up, down } = session.counts;
     this.#live.delete(session);
     this.#endings.set(reason, (this.#endings.get(reason) ?? 0) + 1);
-    this.#endedUp += up;
-    this.#endedDown += down;
+    addTo(this.#strangers.delete(session) ? this.#endedStrangers : this.#ended, session.counts);
     if (session.route === undefined) return;
     const figures = this.#figures(session.route, session.dc);
     if (reason === "no-route") figures.wins -= 1; // it opened, and did not serve
@@ -253,6 +262,11 @@ export class Stats {
     }
     return figures;
   }
+}
+
+function addTo(sum: { up: number; down: number }, { up, down }: SessionView["counts"]): void {
+  sum.up += up;
+  sum.down += down;
 }
 
 function sumOf(counts: ReadonlyMap<string, number>): number {

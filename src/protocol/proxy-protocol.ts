@@ -136,7 +136,8 @@ function readLine(bytes: Uint8Array): Line {
 /** Checks all that follows the protocol; the last field may go on unless the line `isWhole`. */
 function checkFields(fields: readonly string[], family: V1Family, isWhole: boolean): void {
   if (fields.length > V1_FIELDS.length || (isWhole && fields.length < V1_FIELDS.length)) {
-    throw malformed(`${fields.length} fields follow its protocol, not ${V1_FIELDS.length}`);
+    const follow = fields.length === 1 ? "field follows" : "fields follow";
+    throw malformed(`${fields.length} ${follow} its protocol, not ${V1_FIELDS.length}`);
   }
   for (const [index, text] of fields.entries()) {
     const mayGoOn = !isWhole && index === fields.length - 1;

@@ -1,9 +1,11 @@
 import { ByteReader } from "../channel/byte-reader.ts";
 import type { Channel, GatherChannel } from "../channel/channel.ts";
+import type { ByteCounts } from "../channel/splice.ts";
 import type { Cancel } from "../core/cancel.ts";
 import { HandshakeError, ProxyHeaderError } from "../core/errors.ts";
 import type { MaskReason } from "../core/events.ts";
 import type { IpNetwork } from "../core/ip-network.ts";
+import { INIT_LENGTH } from "../protocol/mtproto/obfuscated2.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { measureProxyHeader } from "../protocol/proxy-protocol.ts";
 import { measureClientHello } from "../protocol/tls/client-hello-records.ts";
@@ -12,12 +14,26 @@ import { EarlySite } from "./early-site.ts";
 import type { Admission, FakeTls } from "./fake-tls.ts";
 import { FakeTlsChannel } from "./fake-tls-channel.ts";
 import { type AcceptedForms, ANY_FORM, type Handshake, readClientHandshake } from "./handshake.ts";
-import { Mask } from "./mask.ts";
+import { Mask, type SiteUsers } from "./mask.ts";
 
 /** From our first flight to a complete init: as long as web servers wait for a handshake to end, in milliseconds. */
 const FINISH_MS = 60_000;
-/** What does not begin like TLS may still become an init for so long, where both are accepted, in milliseconds. */
-const INIT_PATIENCE_MS = 2_000;
+
+/**
+ * The longest pause within an init, in milliseconds. It comes in one piece, unless the network cuts it; and a server
+ * answers at once to what it does not understand.
+ */
+const INIT_PAUSE_MS = 700;
+
+const STRANGER = { kind: "stranger" } as const;
+
+/** Fake TLS, and the web sites behind it. */
+export interface Disguise {
+  readonly tls: FakeTls;
+  readonly cover: Cover;
+  /** Those who are connected to a site. */
+  readonly users: SiteUsers;
+}
 
 /** Who is let in, and how. */
 export interface EntranceDeps {
@@ -25,7 +41,7 @@ export interface EntranceDeps {
   /** Inits that need no fake TLS around them. */
   readonly forms: AcceptedForms;
   /** With it, whoever is no client is shown the cover site. */
-  readonly disguise: { readonly tls: FakeTls; readonly cover: Cover } | undefined;
+  readonly disguise: Disguise | undefined;
   /** With them, every connection comes from a load balancer in one of them, and begins with whom it brings. */
   readonly trustedProxies: readonly IpNetwork[] | undefined;
   /** From accept to a complete init or ClientHello, and how long a stranger is kept, in milliseconds. */
@@ -34,6 +50,8 @@ export interface EntranceDeps {
 
 /** Hears what a connection is, before it is in. */
 export interface EntranceListener {
+  /** Counts what a stranger and the cover site say to each other. */
+  readonly counts: ByteCounts;
   /** The address of the client behind the load balancer. */
   onAddress(address: string): void;
   onMasked(why: MaskReason, detail: string): void;
@@ -59,8 +77,7 @@ export class Entrance {
   readonly #channel: GatherChannel;
   readonly #deps: EntranceDeps;
   readonly #listener: EntranceListener;
-  /** There is nobody any more who waits for a site. */
-  readonly #gone = new AbortController();
+  #site: EarlySite | undefined;
 
   constructor(channel: GatherChannel, deps: EntranceDeps, listener: EntranceListener) {
     this.#channel = channel;
@@ -83,24 +100,20 @@ export class Entrance {
       if (trustedProxies !== undefined)
         await this.#readProxyHeader(reader, trustedProxies, address, deadline.signal);
       if (disguise === undefined) return await this.#enterPlainly(reader, deadline.signal);
-      const site = new EarlySite(disguise.cover);
-      try {
-        return await this.#enterDisguised(reader, disguise, site, deadline.signal);
-      } finally {
-        site.close();
-      }
+      this.#site = new EarlySite(disguise.cover, disguise.users);
+      return await this.#enterDisguised(reader, disguise, this.#site, deadline.signal);
     } catch (error) {
-      // Who leaves without a word gets a FIN for its own, as from any server; dropping it would be a reset.
-      if (error instanceof HandshakeError && error.code === "CLOSED") this.#channel.end();
+      this.#channel.end(); // servers end what they do not want with a FIN; dropping it alone would be a reset
       throw error;
     } finally {
       clearTimeout(timer);
+      this.stop();
     }
   }
 
-  /** Gives up what is under way for a connection that is being dropped. */
+  /** Gives up the connection to the site, unless somebody sees it. */
   stop(): void {
-    this.#gone.abort();
+    this.#site?.destroy();
   }
 
   async #readProxyHeader(
@@ -133,7 +146,7 @@ export class Entrance {
 
   async #enterDisguised(
     reader: ByteReader,
-    { tls, cover }: { readonly tls: FakeTls; readonly cover: Cover },
+    { tls, users }: Disguise,
     early: EarlySite,
     deadline: AbortSignal,
   ): Promise<Entry> {
@@ -142,15 +155,25 @@ export class Entrance {
     if (plain !== undefined) return plain;
     const admission = await admit(reader, tls, stop);
     if (admission.kind === "client") {
-      early.close(); // the init is a round trip away
+      early.destroy(); // the init is a round trip away
       return this.#finish(reader, admission);
     }
     this.#listener.onMasked(admission.why, admission.detail);
     reader.onEnded = () => {
       if (reader.abandoned) this.stop();
     };
-    const { channel: site, bytes } = await early.take(cover, admission.serverName, this.#gone.signal);
-    const mask = new Mask(this.#channel, site, { fromClient: reader.rest(), fromSite: bytes });
+    const { channel: site, bytes, ended } = await early.take(admission.serverName);
+    const fromClient = reader.rest();
+    const mask = new Mask(
+      this.#channel,
+      site,
+      { fromClient: ended ? new Uint8Array(0) : fromClient, fromSite: bytes },
+      this.#listener.counts,
+    );
+    users.delete(early);
+    users.add(mask);
+    const onEnd = (): void => users.delete(mask);
+    mask.ended.then(onEnd, onEnd);
     return { kind: "masked", mask };
   }
 
@@ -159,9 +182,10 @@ export class Entrance {
     const { secrets, forms } = this.#deps;
     if (!forms.plain && !forms.padded) return undefined;
     try {
-      await reader.peek(1, stop);
-      const patience = AbortSignal.any([stop, AbortSignal.timeout(INIT_PATIENCE_MS)]);
-      const client = await readClientHandshake(reader, secrets, forms, patience);
+      const start = await reader.peek(1, stop);
+      if (start.length < INIT_LENGTH && isHttp(start)) return undefined;
+      if (!(await isInitComing(reader, stop))) return undefined;
+      const client = await readClientHandshake(reader, secrets, forms, stop);
       return client.kind === "client"
         ? { kind: "client", channel: this.#channel, reader, client }
         : undefined;
@@ -182,7 +206,9 @@ export class Entrance {
     const deadline = new AbortController();
     const timer = setTimeout(() => deadline.abort(), FINISH_MS);
     try {
-      const client = await readClientHandshake(reader, [secret], ANY_FORM, deadline.signal);
+      const client = (await isInitComing(reader, deadline.signal))
+        ? await readClientHandshake(reader, [secret], ANY_FORM, deadline.signal)
+        : STRANGER;
       if (client.kind === "client") return { kind: "client", channel, reader, client };
       channel.refuse();
       return { kind: "stranger" };
@@ -192,9 +218,29 @@ export class Entrance {
   }
 }
 
+/** Inits outside of fake TLS do not begin so, and a web server answers such a line at once. */
+function isHttp(start: Uint8Array): boolean {
+  return /^(?:GET |POST|HEAD|OPTI)/.test(String.fromCharCode(...start.subarray(0, 4)));
+}
+
 function lateHeader(error: unknown): never {
   if (!(error instanceof HandshakeError) || error.code !== "TIMEOUT") throw error;
   throw new ProxyHeaderError("missing", "Cannot read PROXY header: it was not complete in time");
+}
+
+/** Waits for the 64 bytes of an init; `false` when it stops within them. */
+async function isInitComing(reader: ByteReader, deadline: AbortSignal): Promise<boolean> {
+  await reader.peek(1, deadline);
+  while (reader.heldBytes < INIT_LENGTH) {
+    const patience = AbortSignal.any([deadline, AbortSignal.timeout(INIT_PAUSE_MS)]);
+    try {
+      await reader.peek(reader.heldBytes + 1, patience);
+    } catch (error) {
+      if (error instanceof HandshakeError && error.code === "TIMEOUT") return false;
+      throw error;
+    }
+  }
+  return true;
 }
 
 /** Reads a ClientHello as far as it takes to know what it is; on admission it is taken from the reader. */

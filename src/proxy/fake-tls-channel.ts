@@ -18,8 +18,9 @@ import {
 const GROWTH = 1_369;
 /** Up to this many bytes, copying them behind their header is cheaper than two pieces. Measured. */
 const COPY_LIMIT = 4 * 1024;
-/** An alert as TLS 1.3 encrypts it: 2 bytes, the content type, a tag of 16. */
-const ALERT_LENGTH = 19;
+const ALERT_LENGTH = 2;
+/** An alert as TLS 1.3 encrypts it: with its content type and a tag of 16 bytes. */
+const ENCRYPTED_ALERT_LENGTH = ALERT_LENGTH + 1 + 16;
 
 /** Shared: what is written is only borrowed for the call. */
 const scratch = new Uint8Array(RECORD_HEADER_LENGTH + COPY_LIMIT);
@@ -131,8 +132,8 @@ export class FakeTlsChannel implements Channel, ChannelSink {
 
   /** Ends the connection as a server does that cannot decrypt what it was sent: with an alert. */
   refuse(): void {
-    const alert = randomBytes(RECORD_HEADER_LENGTH + ALERT_LENGTH);
-    writeRecordHeader(alert, 0, CONTENT_TYPE.applicationData, ALERT_LENGTH);
+    const alert = randomBytes(RECORD_HEADER_LENGTH + ENCRYPTED_ALERT_LENGTH);
+    writeRecordHeader(alert, 0, CONTENT_TYPE.applicationData, ENCRYPTED_ALERT_LENGTH);
     this.#inner.write(alert);
     this.#inner.end();
   }
@@ -200,7 +201,11 @@ export class FakeTlsChannel implements Channel, ChannelSink {
     const length = (high << 8) | low;
     this.#changesCipher = type === CONTENT_TYPE.changeCipherSpec && this.#records === 0 && length === 1;
     const known = type === CONTENT_TYPE.applicationData || this.#changesCipher;
-    if (!known || version !== RECORD_VERSION) {
+    if (type === CONTENT_TYPE.alert && version === RECORD_VERSION && length === ALERT_LENGTH) {
+      // A client that gives up: a server has nothing to say to that.
+      this.#broken = new HandshakeError("BAD_RECORD", "Cannot read record: the client sent an alert");
+      this.#inner.end();
+    } else if (!known || version !== RECORD_VERSION) {
       this.#break(`type ${type}, version ${version.toString(16)}`);
     } else if (length === 0 || length > MAX_CIPHER_FRAGMENT) {
       this.#break(`${length} bytes`);

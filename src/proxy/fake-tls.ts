@@ -45,7 +45,7 @@ export interface FakeTlsDeps {
   readonly seen: SeenHellos;
   /** How the site of a name looks; `undefined` for a name that is none of ours. */
   readonly profileOf: (serverName: string) => CoverProfile | undefined;
-  /** Resolves when `profileOf` knows as much as it will soon. */
+  /** Resolves after the first survey of a name's site, or when that takes too long. */
   readonly measured: (serverName: string) => Promise<void>;
   /** Hears the random of every hello that was not made with a secret: a measurement of ours that came back, maybe. */
   readonly onStranger: (random: Uint8Array) => void;
@@ -91,7 +91,8 @@ export class FakeTls {
     if (!seen.claim(random, performance.now() / 1000))
       return strange("replay", serverName, "it was here before");
     await measured(serverName ?? "");
-    const flight = await makeFlight(hello, profileOf(serverName ?? "") ?? profile, signature);
+    const look = profileOf(serverName ?? "") ?? profile;
+    const flight = await makeFlight(hello, look, chooseSuite(hello, look) ?? suite, signature);
     return { kind: "client", secret: signature.secret, flight };
   }
 }
@@ -99,12 +100,12 @@ export class FakeTls {
 async function makeFlight(
   hello: ClientHello,
   profile: CoverProfile,
+  suite: number,
   { secret }: HelloSignature,
 ): Promise<Uint8Array> {
-  const suite = chooseSuite(hello, profile) ?? 0;
   const share = chooseKeyShare(hello, profile);
   const answered = share && (await answerKeyShare(share));
-  const size = chooseFlightSize(profile, suite, randomInt(SIZE_STEPS) / SIZE_STEPS);
+  const size = chooseFlightSize(hello, profile, suite, randomInt(SIZE_STEPS) / SIZE_STEPS);
   const flight = encodeFirstFlight({
     sessionId: hello.sessionId,
     cipherSuite: suite,
@@ -130,5 +131,8 @@ function strange(why: MaskReason, serverName: string | undefined, detail: string
 }
 
 function describeSkew(skew: number): string {
-  return `its clock is ${Math.abs(skew)} s ${skew > 0 ? "ahead of" : "behind"} ours`;
+  const seconds = Math.abs(skew);
+  const hours = seconds / 3_600;
+  const long = hours < 48 ? `${Math.round(hours)} hours` : `${Math.round(hours / 24)} days`;
+  return `its clock is ${hours < 2 ? `${seconds} s` : long} ${skew > 0 ? "ahead of" : "behind"} ours`;
 }

@@ -2,9 +2,19 @@
  * How long one is remembered, in seconds. Its digest does not cover the time in it, which whoever has recorded a hello
  * can move on: so the time alone keeps nobody from sending it again.
  */
-const KEEP_S = 7 * 24 * 60 * 60;
+const KEEP_S = 90 * 24 * 60 * 60;
 /** About 13 MiB when full. */
 const MOST = 131_072;
+/** The start of a hello's random, which is its digest: what is remembered of it, in bytes. */
+const KEY_LENGTH = 16;
+
+/** Where they are kept over restarts: keys of 16 bytes, one after the other, oldest first. */
+export interface HelloStore {
+  read(): Uint8Array;
+  append(key: Uint8Array): void;
+  /** Puts `keys` in the place of all that there are. */
+  replace(keys: Uint8Array): void;
+}
 
 /**
  * The ClientHellos that were answered: none is answered twice, or somebody who recorded one could learn from our
@@ -13,12 +23,28 @@ const MOST = 131_072;
  * Bounded: when full, the oldest is forgotten.
  */
 export class SeenHellos {
-  /** When it may be forgotten, by the start of its random; oldest first. */
+  /** When it may be forgotten, by its key; oldest first. */
   readonly #until = new Map<string, number>();
   readonly #most: number;
+  readonly #store: HelloStore | undefined;
+  /** Since all that is kept was written anew. */
+  #appended = 0;
 
-  constructor(most = MOST) {
+  constructor({
+    most = MOST,
+    store,
+  }: { readonly most?: number; readonly store?: HelloStore | undefined } = {}) {
     this.#most = most;
+    this.#store = store;
+    if (store === undefined) return;
+    const kept = store.read();
+    const whole = kept.length - (kept.length % KEY_LENGTH);
+    const first = Math.max(0, whole - most * KEY_LENGTH);
+    for (let at = first; at < whole; at += KEY_LENGTH) {
+      this.#until.set(kept.subarray(at, at + KEY_LENGTH).toHex(), KEEP_S);
+    }
+    // It only grows while we run; a crash may have cut its end.
+    if (first > 0 || whole < kept.length) store.replace(kept.subarray(first, whole));
   }
 
   get size(): number {
@@ -29,17 +55,32 @@ export class SeenHellos {
    * Takes a hello for the caller alone.
    *
    * @param random Its 32 bytes.
-   * @param now In seconds, of a clock that only goes forward.
+   * @param now In seconds since the start, of a clock that only goes forward.
    * @returns `false` when it was taken before.
    */
   claim(random: Uint8Array, now: number): boolean {
-    const key = random.subarray(0, 16).toHex();
+    const start = random.subarray(0, KEY_LENGTH);
+    const key = start.toHex();
     if (this.#until.has(key)) return false;
     for (const [oldest, until] of this.#until) {
       if (until > now && this.#until.size < this.#most) break;
       this.#until.delete(oldest);
     }
     this.#until.set(key, now + KEEP_S);
+    this.#keep(start);
     return true;
+  }
+
+  #keep(key: Uint8Array): void {
+    const store = this.#store;
+    if (store === undefined) return;
+    if (this.#appended < this.#most) {
+      this.#appended += 1;
+      store.append(key);
+      return;
+    }
+    // What was forgotten here is still there.
+    this.#appended = 0;
+    store.replace(Uint8Array.fromHex([...this.#until.keys()].join("")));
   }
 }

@@ -8,15 +8,13 @@ import { describeTarget, type Target } from "../protocol/mtproto/dc.ts";
 import type { Route, Upstream, Way } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { Entrance, type EntranceDeps, type EntranceListener, type Entry } from "./entrance.ts";
-import type { Mask, Masks } from "./mask.ts";
+import type { Mask } from "./mask.ts";
 import { Opening, type OpeningListener } from "./opening.ts";
 import { PacketWatch } from "./packet-watch.ts";
 import type { ReplayBudget } from "./replay.ts";
 
 /** What every session of a server shares. */
 export interface SessionDeps extends EntranceDeps {
-  /** Strangers that see the cover site. */
-  readonly masks: Masks;
   /** Ordered: the best first. */
   readonly routes: readonly Route[];
   readonly standings: Standings;
@@ -108,6 +106,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
       this.#entrance = undefined;
       if (entry.kind === "stranger") return this.#ended("stranger");
       if (entry.kind === "masked") return await this.#show(entry.mask);
+      this.#channel.keepAlive(); // web servers do without: a stranger could tell
       this.#splice = await this.#open(entry);
       const end = await this.#splice.ended;
       if (end.endedBy === "client") this.#blameForOneWhoLeft();
@@ -163,12 +162,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   /** Lets a stranger see the cover site for as long as it wants to. */
   async #show(mask: Mask): Promise<void> {
     this.#mask = mask;
-    this.#deps.masks.add(mask);
-    try {
-      await mask.ended;
-    } finally {
-      this.#deps.masks.delete(mask);
-    }
+    await mask.ended;
     this.#ended("masked");
   }
 

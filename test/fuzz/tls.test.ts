@@ -252,6 +252,9 @@ describe("encodeClientHello()", () => {
       }),
     alpn: fc.subarray(["h2", "http/1.1"]),
     grease: bytes(6, 20),
+    ech: fc.option(fc.record({ configId: fc.nat(255), enc: bytes(32, 32), payload: bytes(144, 240) }), {
+      nil: undefined,
+    }),
   });
 
   test("writes what parseClientHello reads", () => {

@@ -76,6 +76,8 @@ export class MemoryChannel implements GatherChannel {
     peer.#plan();
   }
 
+  keepAlive(): void {}
+
   writeAll(parts: readonly Uint8Array[]): void {
     for (const part of parts) this.write(part);
   }

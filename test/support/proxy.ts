@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { parseSecret } from "../../src/protocol/mtproto/secret.ts";
 import { testCertificates } from "./certificates.ts";
 import type { StubDc } from "./stub-dc.ts";
 import { Condition, within } from "./waiting.ts";
@@ -13,6 +14,7 @@ export const DCS = [1, 2, 3, 4, 5, 203] as const;
 export type DcNumber = (typeof DCS)[number];
 
 const ENTRY = resolve(import.meta.dir, "../../src/main.ts");
+const LISTENING = /^ {2}Listening on {2}\S+:(\d+)$/m;
 const LINK = /tg:\/\/proxy\?server=(?<server>[^&\s]+)&port=(?<port>\d+)&secret=(?<secret>\S+)/;
 const START_LIMIT_MS = 15_000;
 /** The proxy gives its sessions 5 s, and as much again for the closing handshakes. */
@@ -158,7 +160,7 @@ export class ProxyProcess extends Program {
     }
     const proxy = new ProxyProcess({ ...options, args: [...flags, ...args] });
     try {
-      await proxy.#readBanner();
+      await proxy.#readBanner(args.includes("--proxy-protocol"), secrets[0]);
       return proxy;
     } catch (error) {
       await proxy[Symbol.asyncDispose]();
@@ -173,7 +175,14 @@ export class ProxyProcess extends Program {
     return kib === undefined ? undefined : Number(kib) * 1024;
   }
 
-  async #readBanner(): Promise<void> {
+  /** @param given The first secret, for a banner without links: behind a load balancer there are none. */
+  async #readBanner(behindBalancer: boolean, given: string | undefined): Promise<void> {
+    if (behindBalancer) {
+      const [, port] = await this.said(LISTENING, START_LIMIT_MS);
+      this.port = Number(port);
+      if (given !== undefined) this.secret = parseSecret(given.replace(/^[\w.-]+:/, ""));
+      return;
+    }
     const match = await this.said(LINK, START_LIMIT_MS);
     const { port, secret } = match.groups ?? {};
     if (secret === undefined) throw new Error(`There is no secret in ${match[0]}`);

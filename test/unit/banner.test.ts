@@ -125,14 +125,44 @@ describe("formatBanner(), with fake TLS", () => {
 
 describe("formatBanner(), behind a proxy", () => {
   test("says who can use it, and how to get a link that works", () => {
-    const banner = formatBanner(factsOf({ proxyProtocol: [""] }));
-    expect(banner).toContain(`
+    const banner = formatBanner(factsOf({ proxyProtocol: [""] }, { qr: true }));
+    expect(banner).toStartWith(`tgws 1.2.3
+
+  Listening on  127.0.0.1:1443
+  Links         tgws link --host <name> --port <port>
 
   Only proxies at 127.0.0.0/8, ::1 can use it, with the PROXY protocol.
-  For the link of such a proxy: tgws link --host <its name> --port <its port>
 
   Routes `);
-    expect(banner).not.toContain("Only apps on this computer");
+    expect(banner).not.toMatch(/Only apps on this computer|proxy\?|[█▀▄]/);
+  });
+
+  const EE_SECRET = `ee${HEX}${Buffer.from("c.example").toString("hex")}`;
+
+  test.each<[RawConfig, string]>([
+    [{ fakeTlsDomain: ["www.example.com"] }, " --fake-tls-domain www.example.com"],
+    [{ secret: [HEX] }, " --secret <secret>"],
+    [{ secret: [EE_SECRET] }, " --secret <secret> --fake-tls-domain c.example"],
+    [
+      { secret: [`ann:${HEX}`, `bob:${HEX.replace("0", "1")}`], fakeTlsDomain: ["a.example", "b.example"] },
+      " --secret ann:<secret> --secret bob:<secret> --fake-tls-domain a.example,b.example",
+    ],
+    [
+      { fakeTlsDomain: ["a.example"], accept: ["plain,ee,dd"] },
+      " --fake-tls-domain a.example --accept ee,dd",
+    ],
+    [
+      { fakeTlsDomain: ["a.example"], accept: ["ee,plain"] },
+      " --fake-tls-domain a.example --accept ee,plain",
+    ],
+    [{ fakeTlsDomain: ["a.example"], accept: ["dd"] }, ""],
+    [{ accept: ["plain"] }, " --accept plain"],
+    [{ accept: ["plain,dd"], host: ["0.0.0.0"], maskHost: ["127.0.0.1:8444"], poolSize: ["1"] }, ""],
+  ])("names what shapes links, of %j", (raw, expected) => {
+    const { config, ...facts } = factsOf({ proxyProtocol: [""], ...raw });
+    const banner = formatBanner({ config, ...facts, secrets: config.secrets });
+    expect(banner).toContain(`\n  Links         tgws link --host <name> --port <port>${expected}\n`);
+    expect(banner).not.toContain(HEX.slice(-8));
   });
 
   test("keeps to 80 columns, however many they are", () => {

@@ -1,16 +1,17 @@
 import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { type AddressInfo, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
-import { buildDisguise, type Disguise } from "../../src/cli/build-disguise.ts";
+import { buildDisguise } from "../../src/cli/build-disguise.ts";
 import { parseConfig } from "../../src/config/config.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 import type { Logger } from "../../src/core/logger.ts";
 import { measureClientHello } from "../../src/protocol/tls/client-hello-records.ts";
+import type { Disguise } from "../../src/proxy/entrance.ts";
 import { buildHello } from "../support/fake-tls-hello.ts";
 import { eventually } from "./frame-server.ts";
 
-const LOOP_TEXT = "it leads back to this proxy; say where the site is: --mask-host <host:port>";
-const PRIVATE_TEXT = "it leads to a private address; if that is meant, name it: --mask-host <host:port>";
+const LOOP_TEXT = "it leads back to this proxy";
+const PRIVATE_TEXT = "it leads to a private address";
 
 const NAME = "cover.example";
 const SECRET = { name: "family", key: new Uint8Array(16).fill(9) };
@@ -38,7 +39,13 @@ function build(raw: RawConfig = {}, port = 443): Setup {
   const warnings: string[] = [];
   const log: Logger = { debug() {}, info() {}, warn: (text) => warnings.push(text), error() {} };
   const config = parseConfig({ fakeTlsDomain: [NAME], ...raw });
-  const disguise = buildDisguise(config, { secrets: [SECRET], proxy: undefined, port: () => port, log });
+  const disguise = buildDisguise(config, {
+    secrets: [SECRET],
+    proxy: undefined,
+    hellos: undefined,
+    port: () => port,
+    log,
+  });
   if (disguise === undefined) throw new Error("there is none");
   undo.push(() => disguise.cover.close());
   return { ...disguise, warnings };
@@ -59,7 +66,7 @@ const PRIVATE = { code: "UNREACHABLE", message: PRIVATE_TEXT };
 
 describe("buildDisguise()", () => {
   test("makes none unless fake TLS is accepted", () => {
-    const deps = { secrets: [SECRET], proxy: undefined, port: () => 443, log: console };
+    const deps = { secrets: [SECRET], proxy: undefined, hellos: undefined, port: () => 443, log: console };
     expect(buildDisguise(parseConfig({}), deps)).toBeUndefined();
     expect(buildDisguise(parseConfig({ fakeTlsDomain: [NAME], accept: ["plain"] }), deps)).toBeUndefined();
   });
@@ -94,10 +101,13 @@ describe("buildDisguise()", () => {
     await promise;
     undo.push(() => server.close());
     answerDns("127.0.0.1");
-    const disguise = build({ maskHost: [`127.0.0.1:${(server.address() as AddressInfo).port}`] });
+    const site = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const disguise = build({ maskHost: [site] });
     disguise.cover.start();
     await eventually(() => disguise.warnings.length === 1);
-    expect(disguise.warnings[0]).toContain("it leads back to this proxy; say where the site is: --mask-host");
+    expect(disguise.warnings[0]).toBe(
+      `--mask-host ${site} leads back to this proxy: give the web server's own address and port`,
+    );
     await expect(disguise.cover.connect(NAME, NEVER)).rejects.toMatchObject(LEADS_BACK);
   });
 
@@ -161,7 +171,13 @@ describe("buildDisguise()", () => {
       throw new Error("too early");
     };
     const log: Logger = { debug() {}, info() {}, warn() {}, error() {} };
-    buildDisguise(parseConfig({ fakeTlsDomain: [NAME] }), { secrets: [SECRET], proxy: undefined, port, log });
+    buildDisguise(parseConfig({ fakeTlsDomain: [NAME] }), {
+      secrets: [SECRET],
+      proxy: undefined,
+      hellos: undefined,
+      port,
+      log,
+    });
   });
 
   test("says in the log what is wrong with the site", async () => {
@@ -170,7 +186,8 @@ describe("buildDisguise()", () => {
     cover.start();
     await eventually(() => warnings.length === 2);
     expect(warnings[0]).toContain(`${NAME} leads to 10.0.0.1 and not to this machine`);
-    expect(warnings[1]).toContain(PRIVATE_TEXT);
+    expect(warnings[1]).toContain(`${NAME} leads to a private address (10.0.0.1:443)`);
+    expect(warnings[1]).toEndWith("If that is meant, name it: --mask-host 10.0.0.1:443");
   });
 
   // A listener on `localhost` is one on 127.0.0.1: the same connection, in other words.

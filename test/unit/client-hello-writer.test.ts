@@ -29,6 +29,7 @@ const PLAN: HelloPlan = {
   ],
   alpn: ["h2", "http/1.1"],
   grease: Uint8Array.of(0x00, 0x15, 0x2a, 0x3f, 0x44, 0xff),
+  ech: undefined,
 };
 
 const encode = (changes: Partial<HelloPlan> = {}): Uint8Array => encodeClientHello({ ...PLAN, ...changes });
@@ -51,6 +52,18 @@ describe("encodeClientHello()", () => {
     expect(record.subarray(44, 76)).toEqual(PLAN.sessionId);
   });
 
+  test("offers what changes the length of an answer as Telegram's clients do", () => {
+    const find = (plan: Partial<HelloPlan>, type: number): string | undefined =>
+      parse(encode(plan))
+        .extensions.find((one) => one.type === type)
+        ?.data.toHex();
+    expect(find({}, 27)).toBe("020002");
+    expect([find({}, 0xfe0d), find({}, 0x44cd)]).toEqual([undefined, undefined]);
+    const ech = { configId: 0xa5, enc: new Uint8Array(32).fill(1), payload: new Uint8Array(144).fill(2) };
+    expect(find({ ech }, 0x44cd)).toBe("0003026832");
+    expect(find({ ech }, 0xfe0d)).toBe(`0000010001a50020${"01".repeat(32)}0090${"02".repeat(144)}`);
+  });
+
   test("says what the plan says, in the order of browsers", () => {
     const hello = parse(encode());
     expect(hello).toMatchObject({
@@ -65,7 +78,7 @@ describe("encodeClientHello()", () => {
     });
     expect(hello.cipherSuites.slice(0, 6)).toEqual([0x0a0a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f]);
     expect(hello.keyShares).toEqual([{ group: 0x1a1a, key: new Uint8Array(1) }, ...PLAN.keyShares]);
-    const types = [0x3a3a, 0, 23, 0xff01, 10, 11, 35, 16, 5, 13, 18, 51, 45, 43, 0x4a4a];
+    const types = [0x3a3a, 0, 23, 0xff01, 10, 11, 35, 16, 5, 13, 18, 51, 45, 43, 27, 0x4a4a];
     expect(hello.extensions.map(({ type }) => type)).toEqual(types);
   });
 
@@ -157,6 +170,7 @@ const fresh = (): Partial<HelloPlan> => ({
   random: new Uint8Array(randomBytes(32)),
   sessionId: new Uint8Array(randomBytes(32)),
   grease: new Uint8Array(randomBytes(6)),
+  ech: { configId: 7, enc: new Uint8Array(32).fill(9), payload: new Uint8Array(randomBytes(144)) },
   keyShares: [x25519Share()],
 });
 

@@ -327,7 +327,13 @@ describe("parseConfig(), secrets", () => {
     ["one that is too short", [`a:${HEX.slice(2)}`], "a: Cannot use secret: it is 15 bytes long"],
     ["one that is too long", [`a:${HEX}00`], "a: Cannot use secret: it is 17 bytes long"],
     ["one that is neither", ["a:?!"], "a: Cannot use secret: it is neither hexadecimal nor base64"],
-    ["none at all", [""], "secret1: Cannot use secret: it is 0 bytes long"],
+    ["none at all", [""], "is empty"],
+    ["a name alone", ["a:"], "a: Cannot use secret: it is empty"],
+    [
+      "a link without a secret",
+      ["tg://proxy?server=192.0.2.7"],
+      "secret1: Cannot use secret: it is a link without one",
+    ],
     [
       "one for fake TLS without a domain",
       [`ee${HEX}`],
@@ -362,8 +368,45 @@ describe("parseConfig(), secrets", () => {
     [[`a:${SENSITIVE}`, `b:${SENSITIVE}`]],
     [[`a:b:${SENSITIVE}`]],
     [Array.from({ length: 17 }, () => SENSITIVE)],
+    [[`${SENSITIVE.slice(1)}:alice`]],
+    [[`ee${SENSITIVE.slice(0, 14)}:${SENSITIVE.slice(14)}`]],
+    [[`${Buffer.from(SENSITIVE, "hex").toString("base64url").slice(0, 20)}:alice`]],
+    [[`ee${SENSITIVE}example.org`]],
+    [[`tg://proxy?server=2001:db8::7&secret=${SENSITIVE.slice(1)}`]],
+    [[`alice:https://t.me/proxy?secret=${SENSITIVE}00`]],
   ])("does not quote the secret in %j", (secret) => {
     expect(JSON.stringify(issuesOf({ secret }))).not.toContain(SENSITIVE.slice(0, 8));
+  });
+
+  test.each([
+    ["what is nearly one", `${SENSITIVE.slice(1)}:alice`],
+    ["one with a colon in it", `ee${SENSITIVE.slice(0, 14)}:${SENSITIVE.slice(14)}`],
+  ])("says what a name is for %s", (_, text) => {
+    expect(issuesOf({ secret: ["ann:00", text] })[1]).toEqual({
+      path: "--secret",
+      message: expect.stringMatching(/^secret 2: Cannot use secret: /),
+      hint: "what stands before the colon is the name: alice:<secret>",
+    });
+  });
+
+  test.each([
+    ["tg://proxy?server=192.0.2.7&port=443&secret=", "secret1"],
+    ["https://t.me/proxy?server=2001:db8::7&port=443&secret=", "secret1"],
+    ["t.me/proxy?secret=", "secret1"],
+    ["ann:tg://proxy?server=192.0.2.7&port=443&secret=", "ann"],
+  ])("takes the link %s...", (link, name) => {
+    expect(parseConfig({ secret: [`${link}dd${HEX}`] }).secrets).toEqual([{ name, key: KEY }]);
+    expect(parseConfig({ secret: [`${link}${formatSecret(KEY, { fakeTls: "a.example" })}`] })).toMatchObject({
+      secrets: [{ name, key: KEY }],
+      fakeTlsDomains: ["a.example"],
+    });
+  });
+
+  // Its base64 begins with what follows the scheme of a link.
+  test("takes a name before base64 that begins with slashes", () => {
+    const key = Uint8Array.of(0xff, 0xff, ...KEY.subarray(2));
+    expect(key.toBase64()).toStartWith("//");
+    expect(parseConfig({ secret: [`alice:${key.toBase64()}`] }).secrets).toEqual([{ name: "alice", key }]);
   });
 
   // Name and secret the wrong way round: 32 digits would do for a name.
@@ -385,6 +428,7 @@ describe("parseConfig(), fake TLS", () => {
     ["Example.ORG.", "example.org"],
     ["пример.рф", "xn--e1afmkfd.xn--p1ai"],
     ["https://www.example.org/", "www.example.org"],
+    ["http://www.example.org", "www.example.org"],
     [`${"a".repeat(63)}.${"b".repeat(63)}.${"c".repeat(50)}.org`, undefined],
   ])("takes the domain %s", (text, domain) => {
     expect(parseConfig({ fakeTlsDomain: [text] })).toMatchObject({
@@ -406,10 +450,11 @@ describe("parseConfig(), fake TLS", () => {
     ["localhost", "not a domain"],
     ["exa_mple.org", "not a domain"],
     ["*.example.org", "not a domain"],
-    ["http://example.org", "not a domain"],
-    ["https://example.org/path", "not a domain"],
-    [LONG, "longer than 182 bytes, which apps refuse"],
+    ["wss://example.org", "not a domain"],
     ["192.0.2.7", "an IP address, but apps send a name"],
+    ["192.0.2.7:443", "an IP address, but apps send a name"],
+    ["https://192.0.2.7/", "an IP address, but apps send a name"],
+    ["[2001:db8::7]:443", "an IP address, but apps send a name"],
     ["[2001:db8::7]", "an IP address, but apps send a name"],
     ["2001:db8::7", "an IP address, but apps send a name"],
   ])("refuses the domain %j: %s", (text, message) => {
@@ -419,6 +464,16 @@ describe("parseConfig(), fake TLS", () => {
         message: `${text}: ${message}`,
         hint: "the name of a web site, for example example.com",
       },
+    ]);
+  });
+
+  test.each([
+    ["https://example.org/path", "not a domain alone", "leave out what follows the name: example.org"],
+    ["example.org:443/?x", "not a domain alone", "leave out what follows the name: example.org"],
+    [LONG, "longer than 182 bytes, which apps refuse", "take a shorter name"],
+  ])("says what to change of %s", (text, message, hint) => {
+    expect(issuesOf({ fakeTlsDomain: [text] })).toEqual([
+      { path: "--fake-tls-domain", message: `${text}: ${message}`, hint },
     ]);
   });
 
@@ -449,12 +504,14 @@ describe("parseConfig(), fake TLS", () => {
     expect(issuesOf({ fakeTlsDomain: many, secret: [eeSecretOf(1, "x.example")] })).toMatchObject([tooMany]);
   });
 
-  test("says where a secret goes that stands for a domain, and does not quote it", () => {
-    const issues = issuesOf({ fakeTlsDomain: [eeSecretOf(1, "a.example")] });
-    expect(issues).toEqual([
-      { path: "--fake-tls-domain", message: "(a secret): not a domain", hint: "secrets go to --secret" },
-    ]);
-  });
+  test.each([eeSecretOf(1, "a.example"), "0123456789abcdef0123456789abcde"])(
+    "says where a secret goes that stands for a domain, and does not quote it: %s",
+    (text) => {
+      expect(issuesOf({ fakeTlsDomain: [text] })).toEqual([
+        { path: "--fake-tls-domain", message: "(a secret): not a domain", hint: "secrets go to --secret" },
+      ]);
+    },
+  );
 
   test("is turned on by an ee secret, with its domain", () => {
     const config = parseConfig({ secret: [`ann:${eeSecretOf(7, "a.example")}`, secretOf(8)] });
@@ -486,6 +543,16 @@ describe("parseConfig(), fake TLS", () => {
         message: "secret2 repeats another secret",
         hint: "--fake-tls-domain b.example adds its domain",
       },
+    ]);
+  });
+
+  test("says that one secret is enough for links with and without fake TLS, in whatever order", () => {
+    const secret = [`dd${secretOf(1)}`, eeSecretOf(1, "a.example")];
+    const hint = "the `ee` one is enough: --accept ee,dd keeps both links";
+    expect(issuesOf({ secret })).toMatchObject([{ message: "secret2 repeats another secret", hint }]);
+    expect(issuesOf({ secret: secret.toReversed() })).toMatchObject([{ hint }]);
+    expect(issuesOf({ secret: [secretOf(1), `dd${secretOf(1)}`] })).toMatchObject([
+      { hint: "leave one of them out" },
     ]);
   });
 });
@@ -529,11 +596,24 @@ describe("parseConfig(), accepted forms", () => {
   test.each([
     ["plian", "did you mean plain? the forms are plain, dd, ee"],
     ["ddd", "did you mean dd? the forms are plain, dd, ee"],
-    ["padded", "the forms are plain, dd, ee"],
+    ["padded", "did you mean dd? the forms are plain, dd, ee"],
+    ["Secure", "did you mean dd? the forms are plain, dd, ee"],
+    ["fake-tls", "did you mean ee? the forms are plain, dd, ee"],
+    ["everything", "the forms are plain, dd, ee"],
     ["__proto__", "the forms are plain, dd, ee"],
   ])("are not %s", (text, hint) => {
     expect(issuesOf({ accept: [text] })).toEqual([
       { path: "--accept", message: `${text}: no such form`, hint },
+    ]);
+  });
+
+  test("are no secrets, which are not quoted", () => {
+    expect(issuesOf({ accept: ["ee0123456789abcdef01"] })).toEqual([
+      {
+        path: "--accept",
+        message: "(a secret): no such form",
+        hint: "the forms are plain, dd, ee; secrets go to --secret",
+      },
     ]);
   });
 
@@ -593,8 +673,13 @@ describe("parseConfig(), the cover site", () => {
     ["a.example:0", "not a whole number from 1 to 65535"],
     ["a.example:65536", "not a whole number from 1 to 65535"],
     ["a.example:", "not a whole number from 1 to 65535"],
-    ["a.example:1:2", "not a whole number from 1 to 65535"],
     ["[::1]:0", "not a whole number from 1 to 65535"],
+    ["a.example:1:2", "not of the form host:port"],
+    ["a.example:x", "not of the form host:port"],
+    ["a.example:443,b.example:443", "not of the form host:port"],
+    ["unix:/run/site.sock", "not of the form host:port"],
+    ["http://a.example", "not of the form host:port"],
+    ["8443", "not of the form host:port"],
     [":8443", "not of the form host:port"],
     ["256.0.0.1:443", "not of the form host:port"],
     ["[127.0.0.1]:443", "not of the form host:port"],
@@ -603,12 +688,15 @@ describe("parseConfig(), the cover site", () => {
     ["[::1]443", "not of the form host:port"],
     ["fe80::1%eth0", "not of the form host:port"],
     ["https://a.example/path", "not of the form host:port"],
-    ["http://a.example", "not a whole number from 1 to 65535"],
     ["a b", "not of the form host:port"],
   ])("is not at %j: %s", (text, reason) => {
     expect(issuesOf({ maskHost: [text] })).toMatchObject([
-      { path: "--mask-host", message: `${text}: ${reason}`, hint: expect.any(String) },
+      { path: "--mask-host", message: `${text}: ${reason}`, hint: expect.stringContaining("127.0.0.1:8443") },
     ]);
+  });
+
+  test.each(["9443", ":9443"])("is asked for with its host where %s is its port", (text) => {
+    expect(issuesOf({ maskHost: [text] })).toMatchObject([{ hint: "for this machine: 127.0.0.1:9443" }]);
   });
 });
 

@@ -37,6 +37,12 @@ const PROFILE: CoverProfile = {
   groups: [GROUP.x25519],
   extensionOrder: [EXTENSION.supportedVersions, EXTENSION.keyShare],
   flightSizes: [2_500, 2_501, 2_502, 2_503],
+  olderFlightSizes: [2_200],
+};
+/** As clients of today. */
+const NEWER: ClientHello = {
+  ...HELLO,
+  extensions: [{ type: EXTENSION.encryptedClientHello, data: new Uint8Array(200) }],
 };
 const offering = (...cipherSuites: number[]): ClientHello => ({ ...HELLO, cipherSuites });
 const sharing = (...groups: number[]): ClientHello => ({
@@ -106,22 +112,28 @@ describe("chooseKeyShare()", () => {
 describe("chooseFlightSize()", () => {
   test("takes each size that was seen, evenly", () => {
     const sizes = [0, 0.24, 0.25, 0.5, 0.75, 1 - 2 ** -20].map((random) =>
-      chooseFlightSize(PROFILE, AES_128, random),
+      chooseFlightSize(NEWER, PROFILE, AES_128, random),
     );
     expect(sizes).toEqual([2_500, 2_500, 2_501, 2_502, 2_503, 2_503]);
   });
 
   test("adds the 16 bytes that a Finished with SHA-384 has more", () => {
-    expect(chooseFlightSize(PROFILE, AES_128, 0)).toBe(2_500);
-    expect(chooseFlightSize(PROFILE, CHACHA, 0)).toBe(2_500);
-    expect(chooseFlightSize(PROFILE, AES_256, 0)).toBe(2_516);
+    expect(chooseFlightSize(NEWER, PROFILE, AES_128, 0)).toBe(2_500);
+    expect(chooseFlightSize(NEWER, PROFILE, CHACHA, 0)).toBe(2_500);
+    expect(chooseFlightSize(NEWER, PROFILE, AES_256, 0)).toBe(2_516);
+  });
+});
+
+describe("chooseFlightSize(), for a client without ECH", () => {
+  test("takes the size that such clients were seen to get", () => {
+    expect(chooseFlightSize(HELLO, PROFILE, AES_128, 0)).toBe(2_200);
   });
 });
 
 describe("normalizeFlightSize()", () => {
   test.each([...TLS13_SUITES])("undoes what chooseFlightSize adds for suite %i", (suite) => {
     const flightSizes = [normalizeFlightSize(3_100, suite)];
-    expect(chooseFlightSize({ ...PROFILE, flightSizes }, suite, 0)).toBe(3_100);
+    expect(chooseFlightSize(NEWER, { ...PROFILE, flightSizes }, suite, 0)).toBe(3_100);
   });
 });
 

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server } from "
 import { createServer as createTlsServer, type TlsOptions } from "node:tls";
 import type { Channel } from "../../src/channel/channel.ts";
 import { TcpDialer } from "../../src/net/tcp-dial.ts";
-import { type ClientHello, GROUP, parseClientHello } from "../../src/protocol/tls/client-hello.ts";
+import { type ClientHello, EXTENSION, GROUP, parseClientHello } from "../../src/protocol/tls/client-hello.ts";
 import { measureClientHello } from "../../src/protocol/tls/client-hello-records.ts";
 import { encodeFirstFlight, type FlightPlan } from "../../src/protocol/tls/server-hello.ts";
 import { type Survey, surveyCover } from "../../src/proxy/cover-survey.ts";
@@ -53,13 +53,14 @@ describe("surveyCover() of real servers", () => {
       expect(profile.suites).toBe("client");
       expect(profile.groups.at(-1)).toBe(GROUP.x25519);
       expect(profile.extensionOrder.toSorted()).toEqual([43, 51]);
-      expect(profile.flightSizes).toHaveLength(3);
-      for (const size of profile.flightSizes) {
+      expect(profile.flightSizes).toHaveLength(7);
+      expect(profile.olderFlightSizes).toHaveLength(4);
+      for (const size of [...profile.flightSizes, ...profile.olderFlightSizes]) {
         expect(size).toBeGreaterThan(500);
         expect(size).toBeLessThan(2_000);
       }
       expect(shortcomings).toEqual([]); // BoringSSL puts its flight in one record
-      expect(new Set(randoms).size).toBe(3);
+      expect(new Set(randoms).size).toBe(11);
     } finally {
       server.stop(true);
     }
@@ -75,26 +76,30 @@ describe("surveyCover() of real servers", () => {
   test.concurrent("says of one with TLS 1.2 alone that it does not speak 1.3", async () => {
     await expect(withTlsServer({ maxVersion: "TLSv1.2" }, survey)).rejects.toMatchObject({
       code: "BAD_SERVER_HELLO",
+      why: "old-tls",
       message: "it does not speak TLS 1.3",
     });
   });
 
   test.concurrent("says what else it would take to look like one that wants P-256", async () => {
     const { shortcomings } = await withTlsServer({ ecdhCurve: "prime256v1" }, survey);
-    expect(shortcomings).toEqual(["it asks for a key exchange that clients do not offer"]);
+    expect(shortcomings).toEqual([{ kind: "key-exchange", group: GROUP.secp256r1 }]);
   });
 
   // A HelloRetryRequest has no encrypted part: its size is 0, and no flight can be made of that.
   test("gives one that wants P-256 sizes that a flight can be made of", async () => {
     const { profile } = await withTlsServer({ ecdhCurve: "prime256v1" }, survey);
-    expect(Math.min(...profile.flightSizes)).toBeGreaterThan(0);
+    expect(Math.min(...profile.flightSizes, ...profile.olderFlightSizes)).toBeGreaterThan(0);
   });
 });
 
 /** What a site does with a hello. */
 type Answer = (hello: ClientHello) => Uint8Array | "end" | "reset";
 
-const ALERT = Uint8Array.of(0x15, 3, 3, 0, 2, 2, 40);
+const alert = (description: number): Uint8Array => Uint8Array.of(0x15, 3, 3, 0, 2, 2, description);
+const ALERT = alert(40);
+
+const times = <T>(count: number, value: T): readonly T[] => Array.from({ length: count }, () => value);
 
 /** Surveys a site in memory; `hellos` are those that came. */
 async function surveyStub(
@@ -140,6 +145,9 @@ const flight = ({ sessionId }: ClientHello, changes: Partial<FlightPlan> = {}): 
     ...changes,
   });
 
+const offersEch = ({ extensions }: ClientHello): boolean =>
+  extensions.some(({ type }) => type === EXTENSION.encryptedClientHello);
+
 /** Those of TLS 1.3 that a hello offers, in its order. */
 const offered = ({ cipherSuites }: ClientHello): readonly number[] =>
   cipherSuites.filter((suite) => suite >> 8 === 0x13);
@@ -163,7 +171,7 @@ describe("surveyCover()", () => {
     undo();
   });
 
-  test("asks three times, with other suites first, and closes each connection", async () => {
+  test("asks seven times with ECH, once with other suites first, and four times without; closes each connection", async () => {
     const waits = hurry();
     const { hellos, open, found } = await surveyStub((hello) =>
       flight(hello, {
@@ -171,13 +179,15 @@ describe("surveyCover()", () => {
         encrypted: randomBytes(hello.cipherSuites.length * 100),
       }),
     );
-    expect(hellos.map(offered)).toEqual([
+    expect(hellos.filter(offersEch).map(offered)).toEqual([
       [0x1301, 0x1302, 0x1303],
       [0x1303, 0x1302, 0x1301],
-      [0x1301, 0x1302, 0x1303],
+      ...Array.from({ length: 5 }, () => [0x1301, 0x1302, 0x1303]),
     ]);
-    expect(open).toBe(3);
-    expect(new Set(hellos.map(({ random }) => random.toHex())).size).toBe(3);
+    const older = hellos.filter((hello) => !offersEch(hello));
+    expect(older.map(offered)).toEqual(Array.from({ length: 4 }, () => [0x1301, 0x1302, 0x1303]));
+    expect(open).toBe(11);
+    expect(new Set(hellos.map(({ random }) => random.toHex())).size).toBe(11);
     expect(hellos.every(({ serverName }) => serverName === NAME)).toBe(true);
     expect(found.profile).toMatchObject({
       suites: "client",
@@ -195,8 +205,46 @@ describe("surveyCover()", () => {
       const cipherSuite = order.find((suite) => offered(hello).includes(suite)) ?? 0;
       return flight(hello, { cipherSuite, encrypted: randomBytes(cipherSuite === 0x1302 ? 3_016 : 3_000) });
     });
-    expect(hellos.map(offered).at(-1)).toEqual([0x1301, 0x1303]);
-    expect(found.profile).toMatchObject({ suites: order, flightSizes: [3_000, 3_000, 3_000] });
+    expect(hellos.map(offersEch)).toEqual([...times(8, true), ...times(4, false)]);
+    expect(hellos.map(offered).at(2)).toEqual([0x1301, 0x1303]);
+    expect(found.profile).toMatchObject({
+      suites: order,
+      flightSizes: times(8, 3_000),
+      olderFlightSizes: times(4, 3_000),
+    });
+  });
+
+  test("keeps the answers to hellos with ECH and without apart", async () => {
+    hurry();
+    const { found } = await surveyStub((hello) =>
+      flight(hello, { encrypted: randomBytes(offersEch(hello) ? 3_210 : 3_000) }),
+    );
+    expect(found.profile).toMatchObject({ flightSizes: times(8, 3_210), olderFlightSizes: times(4, 3_000) });
+  });
+
+  test.each([
+    ["refuses", ALERT],
+    ["ends", "end"],
+    ["resets", "reset"],
+    ["is silent on", new Uint8Array(0)],
+  ] as const)("does without the samples that the site %s", async (_, failure) => {
+    hurry();
+    let today = 0;
+    let older = 0;
+    const { found, hellos } = await surveyStub((hello) => {
+      const sample = offersEch(hello) ? ++today - 3 : ++older; // the first three are no samples
+      if (sample === 2) return failure;
+      return flight(hello, { encrypted: randomBytes(offersEch(hello) ? 3_210 : 3_000) });
+    });
+    expect(hellos).toHaveLength(12);
+    expect(found.profile).toMatchObject({ flightSizes: times(7, 3_210), olderFlightSizes: times(3, 3_000) });
+    expect(found.shortcomings).toEqual([]);
+  });
+
+  test("takes the answers to hellos with ECH for those without when the site answers none of these", async () => {
+    hurry();
+    const { found } = await surveyStub((hello) => (offersEch(hello) ? flight(hello) : "end"));
+    expect(found.profile).toMatchObject({ flightSizes: times(8, 3_000), olderFlightSizes: times(8, 3_000) });
   });
 
   test("finds the key exchange and the order of the extensions", async () => {
@@ -213,16 +261,19 @@ describe("surveyCover()", () => {
     hurry();
     const record = Buffer.concat([Uint8Array.of(0x17, 3, 3, 0, 100), randomBytes(100)]);
     const { found } = await surveyStub((hello) => Buffer.concat([flight(hello), record, record]));
-    expect(found.profile.flightSizes).toEqual([3_210, 3_210, 3_210]);
-    expect(found.shortcomings).toEqual([expect.stringContaining(" in 3 records,")]);
+    expect(found.profile).toMatchObject({ flightSizes: times(8, 3_210), olderFlightSizes: times(4, 3_210) });
+    expect(found.shortcomings).toEqual([{ kind: "records", count: 3 }]);
   });
 
   test("says that certificates are too long for one record, and makes it as long as can be", async () => {
     hurry();
     const record = Buffer.concat([Uint8Array.of(0x17, 3, 3, 0x3e, 0x80), randomBytes(16_000)]);
     const { found } = await surveyStub((hello) => Buffer.concat([flight(hello), record]));
-    expect(found.profile.flightSizes).toEqual([16_624, 16_624, 16_624]);
-    expect(found.shortcomings).toContain("its certificates are longer than one record can be");
+    expect(found.profile).toMatchObject({
+      flightSizes: times(8, 16_624),
+      olderFlightSizes: times(4, 16_624),
+    });
+    expect(found.shortcomings).toContainEqual({ kind: "too-long" });
   });
 
   test("takes what came when the server ends after its flight", async () => {
@@ -241,13 +292,14 @@ describe("surveyCover()", () => {
       return channel;
     };
     const { profile } = await surveyCover(NAME, open, () => {});
-    expect(profile.flightSizes).toEqual([3_000, 3_000, 3_000]);
+    expect(profile.flightSizes).toEqual(times(8, 3_000));
     expect(performance.now() - started).toBeLessThan(1_000);
   });
 
   test.each(["end", "reset"] as const)("says so when the server closes by %s", async (how) => {
     await expect(surveyStub(() => how)).rejects.toMatchObject({
       code: "BAD_SERVER_HELLO",
+      why: "closed",
       message: "it did not answer with a ServerHello before it closed",
     });
   });
@@ -256,6 +308,7 @@ describe("surveyCover()", () => {
     const waits = hurry();
     await expect(surveyStub(() => new Uint8Array(0))).rejects.toMatchObject({
       code: "BAD_SERVER_HELLO",
+      why: "silent",
       message: "it did not answer with a ServerHello within 5 s",
     });
     expect(waits).toHaveLength(2);
@@ -266,18 +319,30 @@ describe("surveyCover()", () => {
     hurry();
     for (const cut of [1, 3_005]) {
       await expect(surveyStub((hello) => flight(hello).slice(0, -cut))).rejects.toMatchObject({
+        why: "garbled",
         message: "it did not answer to its end within 5 s",
       });
     }
   });
 
   test.each([
-    ["an alert", ALERT, /the server sent the alert 40/],
-    ["HTTP", Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n"), /a record of type 72/],
-    ["zeros", new Uint8Array(100), /a record of type 0/],
-  ])("throws BAD_SERVER_HELLO on %s", async (_, bytes, message) => {
+    ["an alert", ALERT, "refused", /^it answered with the TLS alert 40, handshake_failure$/],
+    ["an alert of a number", alert(51), "refused", /^it answered with the TLS alert 51$/],
+    ["an alert about the version", alert(70), "old-tls", /^it does not speak TLS 1\.3$/],
+    [
+      "an alert that is encrypted",
+      Uint8Array.of(0x15, 3, 3, 0, 3, 1, 2, 3),
+      "garbled",
+      /the alert of 3 bytes/,
+    ],
+    ["HTTP", Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n"), "not-tls", /a record of type 72/],
+    ["zeros", new Uint8Array(100), "not-tls", /a record of type 0/],
+    ["SSL 2", Uint8Array.of(0x16, 0, 2, 0, 9), "not-tls", /a record of version 0/],
+    ["another message", Uint8Array.of(0x16, 3, 3, 0, 1, 9), "garbled", /a handshake message of type 9/],
+  ] as const)("throws BAD_SERVER_HELLO on %s", async (_, bytes, why, message) => {
     await expect(surveyStub(() => bytes)).rejects.toMatchObject({
       code: "BAD_SERVER_HELLO",
+      why,
       message: expect.stringMatching(message),
     });
   });
@@ -287,6 +352,7 @@ describe("surveyCover()", () => {
     const record = Buffer.concat([Uint8Array.of(0x17, 3, 3, 0x40, 0), randomBytes(16_384)]);
     const endless = Buffer.concat([record, record, record, record, record]);
     await expect(surveyStub((hello) => Buffer.concat([flight(hello), endless]))).rejects.toMatchObject({
+      why: "garbled",
       message: "its answer does not end",
     });
   });

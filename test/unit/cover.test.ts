@@ -7,11 +7,12 @@ import { measureClientHello } from "../../src/protocol/tls/client-hello-records.
 import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { encodeFirstFlight } from "../../src/protocol/tls/server-hello.ts";
 import { Cover, type CoverDeps } from "../../src/proxy/cover.ts";
+import { describeNotes, type SiteNote } from "../../src/proxy/cover-report.ts";
 import { type MemoryChannel, memoryChannelPair, RecordingSink, settle } from "../support/memory-channel.ts";
 import { eventually } from "./frame-server.ts";
 
-const LOOP_TEXT = "it leads back to this proxy; say where the site is: --mask-host <host:port>";
-const PRIVATE_TEXT = "it leads to a private address; if that is meant, name it: --mask-host <host:port>";
+const LOOP_TEXT = "it leads back to this proxy";
+const PRIVATE_TEXT = "it leads to a private address";
 
 const NAME = "cover.example";
 const OTHER = "other.example";
@@ -104,15 +105,24 @@ function setUp(changes: Partial<CoverDeps> = {}): Setup {
   return { ...setup, cover };
 }
 
+/** What a site says to the message of a hello. */
+type Answer = (message: Uint8Array) => Uint8Array | "end";
+
 /** Lets sites answer every hello from now on. */
-function answerHellos({ visits }: Setup, size = 3_000): void {
-  const answered = new Set<Visit>();
+function answerHellos(
+  { visits }: Setup,
+  size = 3_000,
+  answer: Answer = (message) => flightFor(message, size),
+): void {
+  const seen = new Set<Visit>();
   const look = (): void => {
     for (const visit of visits) {
       const progress = visit.hears.length > 0 ? measureClientHello(visit.hears.bytes) : undefined;
-      if (progress?.kind !== "whole" || answered.has(visit)) continue;
-      answered.add(visit);
-      visit.site.write(flightFor(progress.message, size));
+      if (progress?.kind !== "whole" || seen.has(visit)) continue;
+      seen.add(visit);
+      const answered = answer(progress.message);
+      if (answered === "end") visit.site.end();
+      else visit.site.write(answered);
     }
   };
   let stopped = false;
@@ -135,8 +145,33 @@ function flightFor(message: Uint8Array, size: number): Uint8Array {
   });
 }
 
+/** A ServerHello that asks for another hello, with P-256. */
+function helloRetryFor(message: Uint8Array): Uint8Array {
+  const { sessionId } = parseClientHello(message);
+  const random = new Bun.CryptoHasher("sha256").update("HelloRetryRequest").digest();
+  const extensions = [0, 43, 0, 2, 3, 4, 0, 51, 0, 2, 0, 0x17];
+  const body = [
+    3,
+    3,
+    ...random,
+    sessionId.length,
+    ...sessionId,
+    0x13,
+    1,
+    0,
+    0,
+    extensions.length,
+    ...extensions,
+  ];
+  return Uint8Array.from([0x16, 3, 3, 0, body.length + 4, 2, 0, 0, body.length, ...body]);
+}
+
 const connect = ({ cover }: Setup, name: string | undefined = NAME): Promise<Channel> =>
   cover.connect(name, NEVER);
+
+/** How often it was said that a site is measured. */
+const measurements = ({ details }: Setup): number =>
+  details.filter((text) => text.includes(" is measured: ")).length;
 
 /** The random of the hello that a visit brought. */
 function randomOf(visit: Visit | undefined): Uint8Array {
@@ -308,17 +343,18 @@ describe("Cover.start()", () => {
       suites: "client",
       groups: [GROUP.x25519],
       extensionOrder: [51, 43],
-      flightSizes: [1_234, 1_234, 1_234],
+      flightSizes: Array.from({ length: 7 }, () => 1_234),
+      olderFlightSizes: Array.from({ length: 4 }, () => 1_234),
     });
     expect(setup.details[0]).toMatch(
-      /^the cover site \S+ is measured: suites in the client's order, groups 001d,/,
+      /^the cover site \S+ is measured: suites in the client's order, groups 001d, 1234 bytes encrypted$/,
     );
-    expect(setup.visits).toHaveLength(6);
+    expect(setup.visits).toHaveLength(22);
     expect(setup.warnings).toEqual(
       [OTHER].map(
         (name) =>
-          `${name} leads to 93.184.216.35 and not to this machine, which is fine only behind a router that has ` +
-          "that address: whoever looks the name up can tell",
+          `${name} leads to 93.184.216.35 and not to this machine: whoever looks the name up can tell. Let DNS lead ` +
+          "the name here, unless a router in front of this machine has that address",
       ),
     );
   });
@@ -328,8 +364,8 @@ describe("Cover.start()", () => {
     setup.down.add(FAR);
     setup.cover.start();
     const text =
-      `the cover site ${NAME} cannot be measured: ${FAR} refuses. Clients are served all the same; ` +
-      "strangers may see that something is odd";
+      `${NAME} cannot be reached (${FAR}:443: ${FAR} refuses): whoever opens this address sees that no web site is ` +
+      "here. Start the site, or say where it is: --mask-host <host:port>";
     await eventually(() => setup.warnings.length === 1);
     expect(setup.warnings).toEqual([text]);
     await settle();
@@ -340,17 +376,19 @@ describe("Cover.start()", () => {
     await eventually(() => setup.dialled.length === 4);
     await settle();
     expect(setup.warnings).toEqual([text]);
+    const failed = `the cover site ${NAME} cannot be measured: ${FAR} refuses`;
+    expect(setup.details).toEqual([failed, failed]);
 
     setup.down.clear();
     answerHellos(setup);
     jest.advanceTimersByTime(5 * MINUTE_MS);
-    await eventually(() => setup.details.length === 1);
+    await eventually(() => measurements(setup) === 1);
     await settle();
     jest.advanceTimersByTime(6 * 60 * MINUTE_MS - 1);
     await settle(100);
-    expect(setup.visits).toHaveLength(3);
+    expect(setup.visits).toHaveLength(11);
     jest.advanceTimersByTime(1);
-    await eventually(() => setup.visits.length > 3);
+    await eventually(() => setup.visits.length > 11);
   });
 
   test("keeps looking like the site when it cannot be measured any more", async () => {
@@ -372,7 +410,10 @@ describe("Cover.start()", () => {
     answerHellos(setup);
     setup.cover.start();
     await eventually(() => setup.details.length === 1);
-    expect(setup.warnings).toEqual([`${NAME} has no address in DNS: whoever looks the name up can tell`]);
+    expect(setup.warnings).toEqual([
+      `${NAME} cannot be looked up from here; if nobody can look it up, it does not pass for a web site. Let it have ` +
+        "an address in DNS",
+    ]);
   });
 
   test("ends with close(): nothing is measured any more, and no timer is left", async () => {
@@ -386,7 +427,7 @@ describe("Cover.start()", () => {
     expect(jest.getTimerCount()).toBe(0);
     jest.advanceTimersByTime(12 * 60 * MINUTE_MS);
     await settle(50);
-    expect(setup.visits).toHaveLength(3);
+    expect(setup.visits).toHaveLength(11);
     expect(setup.warnings).toEqual([]);
   });
 
@@ -395,7 +436,222 @@ describe("Cover.start()", () => {
     const setup = setUp({ domains: [NAME], isOwn: () => true });
     setup.cover.start();
     await eventually(() => setup.warnings.length === 1);
-    expect(setup.warnings[0]).toContain("--mask-host");
+    expect(setup.warnings[0]).toBe(
+      `${NAME} leads back to this proxy. Say where it is: --mask-host <host:port>`,
+    );
+  });
+
+  test("says what to do when the mask host is where we listen, once for all sites", async () => {
+    const setup = setUp({ host: { host: "127.0.0.1", port: 21_010 }, isOwn: () => true, isHere: () => true });
+    setup.cover.start();
+    await eventually(() => setup.details.length === 2);
+    await settle();
+    expect(setup.warnings).toEqual([
+      "--mask-host 127.0.0.1:21010 leads back to this proxy: give the web server's own address and port",
+    ]);
+  });
+
+  // DNS that hands its answers out in turns would give another text each time.
+  test("warns once of a name whose addresses change, and again when it was right in between", async () => {
+    const setup = setUp({ domains: [NAME] });
+    answerHellos(setup);
+    const survey = async (...addresses: readonly string[]): Promise<void> => {
+      setup.dns.set(NAME, addresses);
+      const before = measurements(setup);
+      if (before === 0) setup.cover.start();
+      else jest.advanceTimersByTime(6 * 60 * MINUTE_MS);
+      await eventually(() => measurements(setup) > before);
+      await settle();
+    };
+    const rest = "Let DNS lead the name here, unless a router in front of this machine has";
+    const seen = "and not to this machine: whoever looks the name up can tell.";
+    await survey("1.0.0.4", "1.0.0.3", "1.0.0.2", "1.0.0.1");
+    const first = `${NAME} leads to 1.0.0.1, 1.0.0.2 and 2 more, ${seen} ${rest} one of these addresses`;
+    expect(setup.warnings).toEqual([first]);
+    await survey("1.0.0.5");
+    await survey("1.0.0.6", "1.0.0.7");
+    expect(setup.warnings).toEqual([first]);
+    await survey(FAR);
+    expect(setup.warnings).toEqual([first]);
+    await survey("1.0.0.6", "1.0.0.7");
+    const again = `${NAME} leads to 1.0.0.6, 1.0.0.7 ${seen} ${rest} one of these addresses`;
+    expect(setup.warnings).toEqual([first, again]);
+  });
+
+  test("says of records once for all sites, when the last was measured, and not again after it was down", async () => {
+    const setup = setUp({ isHere: () => true });
+    const record = Uint8Array.from([0x17, 3, 3, 0, 100, ...new Uint8Array(100)]);
+    answerHellos(setup, 3_000, (message) => {
+      return Uint8Array.from([...flightFor(message, 3_000), ...record, ...record, ...record]);
+    });
+    setup.cover.start();
+    await eventually(() => setup.warnings.length > 0);
+    const rest =
+      "in 4 TLS records, where Telegram's apps take one: ours is one of the same length, which a close look at a " +
+      "served connection can tell. A server with BoringSSL answers in one";
+    expect(setup.warnings).toEqual([`${NAME} and ${OTHER} answer ${rest}`]);
+
+    setup.down.add(FAR);
+    await settle();
+    jest.advanceTimersByTime(6 * 60 * MINUTE_MS);
+    await eventually(() => setup.warnings.length === 2);
+    setup.down.clear();
+    await settle();
+    jest.advanceTimersByTime(5 * MINUTE_MS);
+    await eventually(() => measurements(setup) === 4);
+    await settle();
+    expect(setup.warnings[1]).toStartWith(`${NAME} cannot be reached (`);
+    expect(setup.warnings).toHaveLength(2);
+  });
+});
+
+describe("Cover.survey()", () => {
+  test("says where a site was reached and how it looks", async () => {
+    const setup = setUp({ domains: [NAME] });
+    answerHellos(setup, 1_263);
+    expect(await setup.cover.survey()).toEqual([
+      {
+        domain: NAME,
+        usable: true,
+        address: `${FAR}:443`,
+        look: "TLS 1.3, X25519, an answer of about 1,263 bytes",
+        problems: [],
+        notes: [],
+      },
+    ]);
+  });
+
+  const says = `${NAME} (10.0.0.1:8443)`;
+  const http = Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n");
+  const alert = Uint8Array.of(0x15, 3, 3, 0, 2, 2, 112);
+  test.each([
+    [
+      "old-tls",
+      Uint8Array.of(0x15, 3, 3, 0, 2, 2, 70),
+      `${NAME} does not speak TLS 1.3, but apps are answered with it: networks can tell. Turn TLS 1.3 on there, or ` +
+        "name another site",
+    ],
+    [
+      "not-tls",
+      http,
+      `${NAME} does not answer with TLS at 10.0.0.1:8443: is that its port for http? Give the one for https: ` +
+        "--mask-host <host:port>",
+    ],
+    [
+      "closed",
+      "end",
+      `${says} did not answer with a ServerHello before it closed; a port with "proxy_protocol" needs one without it ` +
+        "for tgws",
+    ],
+    [
+      "refused",
+      alert,
+      `${says} takes no hello like those of apps: it answered with the TLS alert 112, unrecognized_name. Let it serve ` +
+        "this name there, with TLS 1.3, or name another site",
+    ],
+    [
+      "silent",
+      new Uint8Array(0),
+      `${says} does not answer like a web site: it did not answer with a ServerHello within 5 s. See that a web site ` +
+        "with TLS 1.3 answers there, or say where it is: --mask-host <host:port>",
+    ],
+  ] as const)("says what to do about a site that is %s", async (kind, answer, text) => {
+    const setup = setUp({ domains: [NAME], host: { host: "10.0.0.1", port: 8_443 } });
+    answerHellos(setup, 0, () => answer);
+    const [report] = await setup.cover.survey();
+    expect(report).toMatchObject({
+      usable: false,
+      address: "10.0.0.1:8443",
+      look: undefined,
+      problems: [{ kind, text }],
+      notes: [],
+    });
+  });
+
+  test("says of one that wants another key exchange what to change", async () => {
+    const setup = setUp({ domains: [NAME] });
+    answerHellos(setup, 0, helloRetryFor);
+    const [report] = await setup.cover.survey();
+    expect(report).toMatchObject({ usable: false, look: "TLS 1.3, P-256", notes: [] });
+    expect(report?.problems.map(({ text }) => text)).toEqual([
+      `${NAME} cannot be imitated in full: it asks for a key exchange that apps do not offer (P-256), so networks can ` +
+        "tell. Turn X25519 on there: ssl_ecdh_curve X25519:prime256v1 in nginx",
+    ]);
+  });
+
+  test("says of one whose certificates are too long what to change", async () => {
+    const setup = setUp({ domains: [NAME] });
+    const record = Uint8Array.from([0x17, 3, 3, 0x3e, 0x80, ...new Uint8Array(16_000)]);
+    answerHellos(setup, 0, (message) => Uint8Array.from([...flightFor(message, 3_000), ...record]));
+    const [report] = await setup.cover.survey();
+    expect(report).toMatchObject({
+      usable: true,
+      problems: [
+        { kind: "too-long", action: "give it a shorter chain of certificates, or name another site" },
+      ],
+      notes: [{ kind: "records", count: 2 }],
+    });
+  });
+
+  test("says that what DNS leads to is private, and how to name it", async () => {
+    const setup = setUp({ domains: [NAME], isHere: () => true });
+    setup.dns.set(NAME, ["10.0.0.1"]);
+    const [report] = await setup.cover.survey();
+    expect(report).toMatchObject({ usable: false, address: undefined, look: undefined });
+    expect(report?.problems).toMatchObject([
+      { kind: "private", action: "if that is meant, name it: --mask-host 10.0.0.1:443" },
+    ]);
+    expect(report?.problems[0]?.cause).toContain(`${NAME} leads to a private address (10.0.0.1:443)`);
+  });
+
+  test("says once of a name that is not found that nothing can be shown", async () => {
+    const setup = setUp({ domains: [NAME] });
+    setup.dns.delete(NAME);
+    const [report] = await setup.cover.survey();
+    expect(report?.problems.map(({ text }) => text)).toEqual([
+      `${NAME} cannot be looked up from here; if nobody can look it up, it does not pass for a web site. Whoever opens ` +
+        "this address sees that no web site is here. Say where it is: --mask-host <host:port>",
+    ]);
+  });
+
+  test("names the mask host that is not found beside the name that is not", async () => {
+    const setup = setUp({ domains: [NAME], host: { host: "web", port: 8_443 } });
+    setup.dns.delete(NAME);
+    const [report] = await setup.cover.survey();
+    expect(report?.problems).toMatchObject([
+      { kind: "nameless" },
+      { kind: "unreachable", cause: expect.stringContaining("(web:8443: the name has no address)") },
+    ]);
+  });
+
+  test("blames the outbound proxy for what the proxy does", async () => {
+    const dial = (): Promise<Channel> =>
+      Promise.reject(new RouteError("PROXY", "the proxy cannot be reached"));
+    const [report] = await setUp({ domains: [NAME], dial }).cover.survey();
+    expect(report?.problems[0]?.action).toBe(
+      "check --upstream-proxy, or say where it is: --mask-host <host:port>",
+    );
+  });
+});
+
+describe("describeNotes()", () => {
+  const notes = (...counts: readonly number[]): { notes: readonly SiteNote[] } => ({
+    notes: counts.map((count) => ({ kind: "records", count })),
+  });
+
+  test("is empty when there is nothing to say", () => {
+    expect(describeNotes([])).toEqual([]);
+    expect(describeNotes([{ domain: NAME, ...notes() }])).toEqual([]);
+  });
+
+  test("puts all sites that have something into one text", () => {
+    const sites = ["a", "b", "c"].map((domain, at) => ({ domain, ...notes(4 - at) }));
+    expect(describeNotes([...sites, { domain: "d", ...notes() }])).toEqual([
+      expect.stringMatching(/^a, b and c answer in 2 to 4 TLS records, /),
+    ]);
+    expect(describeNotes(sites.slice(0, 1))).toEqual([
+      expect.stringMatching(/^a answers in 4 TLS records, /),
+    ]);
   });
 });
 
@@ -414,8 +670,7 @@ describe("Cover, a site that is we ourselves", () => {
   test("is found out by a hello of ours that comes back, and is not connected to", async () => {
     const setup = await setUpLoop();
     expect(setup.warnings[0]).toBe(
-      `the cover site ${NAME} cannot be measured: it leads back to this proxy; say where the site is: ` +
-        "--mask-host <host:port>. Clients are served all the same; strangers may see that something is odd",
+      `${NAME} leads back to this proxy. Say where it is: --mask-host <host:port>`,
     );
     const before = setup.dialled.length;
     await expect(connect(setup)).rejects.toThrow(LOOP_TEXT);
@@ -426,7 +681,7 @@ describe("Cover, a site that is we ourselves", () => {
     const setup = await setUpLoop();
     answerHellos(setup);
     jest.advanceTimersByTime(5 * MINUTE_MS);
-    await eventually(() => setup.details.length === 1);
+    await eventually(() => measurements(setup) === 1);
     await connect(setup);
   });
 
@@ -435,7 +690,7 @@ describe("Cover, a site that is we ourselves", () => {
     answerHellos(setup);
     setup.cover.onHello(new Uint8Array(32));
     setup.cover.start();
-    await eventually(() => setup.details.length === 1);
+    await eventually(() => measurements(setup) === 1);
     setup.cover.onHello(new Uint8Array(32));
     setup.cover.onHello(randomOf(setup.visits[0]));
     await connect(setup);
@@ -455,9 +710,9 @@ describe("Cover, a site that is we ourselves", () => {
     const setup = setUp({ domains: [NAME] });
     answerHellos(setup);
     setup.cover.start();
-    await eventually(() => setup.visits.length === 3 && (setup.visits[2]?.hears.length ?? 0) > 0);
-    setup.cover.onHello(randomOf(setup.visits[2]));
-    await eventually(() => setup.details.length === 1);
+    await eventually(() => setup.visits.length === 11 && (setup.visits[10]?.hears.length ?? 0) > 0);
+    setup.cover.onHello(randomOf(setup.visits[10]));
+    await eventually(() => measurements(setup) === 1);
     await connect(setup);
   });
 });

@@ -2,10 +2,13 @@ import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
 import { RouteError } from "../../src/core/errors.ts";
 import { Cover } from "../../src/proxy/cover.ts";
 import { EarlySite } from "../../src/proxy/early-site.ts";
+import { SiteUsers } from "../../src/proxy/mask.ts";
 import { type MemoryChannel, memoryChannelPair, RecordingSink, settle } from "../support/memory-channel.ts";
 
 /** How long a client may say nothing until the site is connected to, in milliseconds. */
 const EARLY_MS = 100;
+/** A site that closes sooner, without a byte, has not waited for the client, in milliseconds. */
+const TELLING_MS = 700;
 const FIRST = "cover.example";
 const SECOND = "other.example";
 const ADDRESSES: ReadonlyMap<string, string> = new Map([
@@ -23,6 +26,7 @@ afterEach(() => {
 interface Setup {
   readonly early: EarlySite;
   readonly cover: Cover;
+  readonly users: SiteUsers;
   /** The sites' ends of the connections, with where those went. */
   readonly sites: { readonly host: string; readonly site: MemoryChannel; readonly own: MemoryChannel }[];
   /** What connecting waits for. */
@@ -30,7 +34,7 @@ interface Setup {
   failure: RouteError | undefined;
 }
 
-function setUp(): Setup {
+function setUp({ most = 100 }: { readonly most?: number } = {}): Setup {
   const sites: Setup["sites"] = [];
   const cover = new Cover({
     domains: [FIRST, SECOND],
@@ -50,15 +54,27 @@ function setUp(): Setup {
     warn: () => {},
     debug: () => {},
   });
-  const setup: Setup = { early: new EarlySite(cover), cover, sites, gate: undefined, failure: undefined };
+  const users = new SiteUsers(most);
+  const setup: Setup = {
+    early: new EarlySite(cover, users),
+    users,
+    cover,
+    sites,
+    gate: undefined,
+    failure: undefined,
+  };
   return setup;
 }
 
+async function pass(ms: number): Promise<void> {
+  await settle();
+  jest.advanceTimersByTime(ms);
+  await settle();
+}
+
 /** Lets the time pass after which the connection is made. */
-async function waitForSite(): Promise<void> {
-  await settle();
-  jest.advanceTimersByTime(EARLY_MS);
-  await settle();
+function waitForSite(): Promise<void> {
+  return pass(EARLY_MS);
 }
 
 describe("EarlySite", () => {
@@ -72,23 +88,50 @@ describe("EarlySite", () => {
     await settle();
     expect(sites.map(({ host }) => host)).toEqual(["1.0.0.1"]);
     expect(early.spoke.aborted).toBe(false);
-    early.close();
+    early.destroy();
   });
 
-  test.each([
-    ["says something", (site: MemoryChannel) => site.write(Uint8Array.of(1))],
+  const CLOSES = [
     ["ends", (site: MemoryChannel) => site.end()],
     ["closes", (site: MemoryChannel) => site.close()],
     ["breaks", (site: MemoryChannel) => site.destroy()],
-  ])("says so when the site %s", async (_, speak) => {
+  ] as const;
+
+  test("says so at once when the site says something, whatever it does then", async () => {
+    for (const [, close] of CLOSES) {
+      const { early, sites } = setUp();
+      await waitForSite();
+      sites[0]?.site.write(Uint8Array.of(1));
+      await settle();
+      expect(early.spoke.aborted).toBe(true);
+      if (sites[0] !== undefined) close(sites[0].site);
+      await settle();
+      early.destroy();
+    }
+  });
+
+  test.each(CLOSES)("says so at once when the site %s without a byte after 0.7 s", async (_, close) => {
     const { early, sites } = setUp();
     await waitForSite();
-    const [connection] = sites;
-    if (connection === undefined) throw new Error("unreachable");
-    speak(connection.site);
+    await pass(TELLING_MS);
+    expect(early.spoke.aborted).toBe(false);
+    if (sites[0] !== undefined) close(sites[0].site);
     await settle();
+    await pass(1);
     expect(early.spoke.aborted).toBe(true);
-    early.close();
+    early.destroy();
+  });
+
+  test.each(CLOSES)("waits for 0.7 s to be over when the site %s without a byte before", async (_, close) => {
+    const { early, sites } = setUp();
+    await waitForSite();
+    await pass(TELLING_MS / 2);
+    if (sites[0] !== undefined) close(sites[0].site);
+    await pass(TELLING_MS / 2 - 1);
+    expect(early.spoke.aborted).toBe(false);
+    await pass(1);
+    expect(early.spoke.aborted).toBe(true);
+    early.destroy();
   });
 
   test("stays silent when the site cannot be reached", async () => {
@@ -96,21 +139,19 @@ describe("EarlySite", () => {
     setup.failure = new RouteError("REFUSED", "connection refused");
     await waitForSite();
     expect(setup.early.spoke.aborted).toBe(false);
-    await expect(setup.early.take(setup.cover, undefined, new AbortController().signal)).rejects.toBe(
-      setup.failure,
-    );
-    setup.early.close();
+    await expect(setup.early.take(undefined)).rejects.toBe(setup.failure);
+    setup.early.destroy();
   });
 });
 
 describe("EarlySite.take()", () => {
   test("gives the connection that there is, with what the site has said", async () => {
-    const { early, cover, sites } = setUp();
+    const { early, sites } = setUp();
     await waitForSite();
     sites[0]?.site.write(Buffer.from("220 hello"));
     await settle();
-    const { channel, bytes } = await early.take(cover, undefined, new AbortController().signal);
-    early.close();
+    const { channel, bytes } = await early.take(undefined);
+    early.destroy();
     expect(channel).toBe(sites[0]?.own as MemoryChannel);
     expect(Buffer.from(bytes).toString()).toBe("220 hello");
     expect(sites[0]?.own.closed).toBe(false);
@@ -121,20 +162,20 @@ describe("EarlySite.take()", () => {
   });
 
   test("makes one when there is none yet", async () => {
-    const { early, cover, sites } = setUp();
-    const { channel, bytes } = await early.take(cover, FIRST, new AbortController().signal);
+    const { early, sites } = setUp();
+    const { channel, bytes } = await early.take(FIRST);
     expect(bytes).toHaveLength(0);
-    early.close();
+    early.destroy();
     await waitForSite();
     expect(sites).toHaveLength(1);
     expect(channel).toBe(sites[0]?.own as MemoryChannel);
   });
 
   test("makes another one for another name, and drops the first", async () => {
-    const { early, cover, sites } = setUp();
+    const { early, sites } = setUp();
     await waitForSite();
-    await early.take(cover, "OTHER.example", new AbortController().signal);
-    early.close();
+    await early.take("OTHER.example");
+    early.destroy();
     expect(sites.map(({ host, own }) => [host, own.closed])).toEqual([
       ["1.0.0.1", true],
       ["1.0.0.2", false],
@@ -142,32 +183,64 @@ describe("EarlySite.take()", () => {
   });
 
   test("takes the first for a name that is none of ours", async () => {
-    const { early, cover, sites } = setUp();
+    const { early, sites } = setUp();
     await waitForSite();
-    const { channel } = await early.take(cover, "unknown.example", new AbortController().signal);
+    const { channel } = await early.take("unknown.example");
     expect(channel).toBe(sites[0]?.own as MemoryChannel);
-    early.close();
+    early.destroy();
   });
 
-  test("does not wait for one that is still being made, and drops that", async () => {
+  test("waits for one that is still being made", async () => {
+    const setup = setUp();
+    const gate = Promise.withResolvers<void>();
+    setup.gate = gate.promise;
+    await waitForSite();
+    setup.gate = undefined; // another one would be there at once
+    const taken = setup.early.take(undefined);
+    await settle();
+    expect(setup.sites).toEqual([]);
+    gate.resolve();
+    const { channel } = await taken;
+    setup.early.destroy();
+    await settle();
+    expect(setup.sites.map(({ own }) => own.closed)).toEqual([false]);
+    expect(channel).toBe(setup.sites[0]?.own as MemoryChannel);
+  });
+
+  test("does not wait for one that is still being made for another name, and drops that", async () => {
     const setup = setUp();
     const gate = Promise.withResolvers<void>();
     setup.gate = gate.promise;
     await waitForSite();
     setup.gate = undefined;
-    const { channel } = await setup.early.take(setup.cover, undefined, new AbortController().signal);
-    setup.early.close();
+    const { channel } = await setup.early.take(SECOND);
+    setup.early.destroy();
     gate.resolve();
     await settle();
-    expect(setup.sites.map(({ own }) => own.closed)).toEqual([false, true]);
+    expect(setup.sites.map(({ host, own }) => [host, own.closed])).toEqual([
+      ["1.0.0.2", false],
+      ["1.0.0.1", true],
+    ]);
     expect(channel).toBe(setup.sites[0]?.own as MemoryChannel);
+  });
+
+  test("says of one that the site has ended early that it has, and nothing later", async () => {
+    const { early, sites } = setUp();
+    await waitForSite();
+    sites[0]?.site.end();
+    await settle();
+    const { channel, bytes, ended } = await early.take(undefined);
+    expect([channel === sites[0]?.own, bytes.length, ended]).toEqual([true, 0, true]);
+    await pass(TELLING_MS);
+    expect(early.spoke.aborted).toBe(false);
+    early.destroy();
   });
 });
 
-describe("EarlySite.close()", () => {
+describe("EarlySite.destroy()", () => {
   test("connects no more", async () => {
     const { early, sites } = setUp();
-    early.close();
+    early.destroy();
     await waitForSite();
     expect(sites).toEqual([]);
     expect(jest.getTimerCount()).toBe(0);
@@ -176,10 +249,21 @@ describe("EarlySite.close()", () => {
   test("drops a connection that nobody took, without a word", async () => {
     const { early, sites } = setUp();
     await waitForSite();
-    early.close();
+    early.destroy();
     await settle();
     expect(sites[0]?.own.closed).toBe(true);
-    expect(early.spoke.aborted).toBe(true);
+    expect(early.spoke.aborted).toBe(false);
+  });
+
+  test("forgets that the site has closed", async () => {
+    const { early, sites } = setUp();
+    await waitForSite();
+    sites[0]?.site.end();
+    await settle();
+    early.destroy();
+    await pass(TELLING_MS);
+    expect(early.spoke.aborted).toBe(false);
+    expect(jest.getTimerCount()).toBe(0);
   });
 
   test("drops one that is open only after that", async () => {
@@ -187,9 +271,46 @@ describe("EarlySite.close()", () => {
     const gate = Promise.withResolvers<void>();
     setup.gate = gate.promise;
     await waitForSite();
-    setup.early.close();
+    setup.early.destroy();
     gate.resolve();
     await settle();
     expect(setup.sites.map(({ own }) => own.closed)).toEqual([true]);
+  });
+});
+
+describe("EarlySite, when there are as many connections as may be", () => {
+  test("is not opened early, and takes the place of another when the client is a stranger", async () => {
+    const { early, sites, users } = setUp({ most: 1 });
+    let ended = 0;
+    const other = { quietMs: 0, destroy: () => (ended += 1) };
+    users.add(other);
+    await waitForSite();
+    expect(sites).toHaveLength(0);
+    await early.take(undefined);
+    expect([sites.length, ended, users.size]).toEqual([1, 1, 1]);
+  });
+
+  test("is the first to go, and is made anew when the client turns out to be a stranger", async () => {
+    const { early, sites, users } = setUp({ most: 2 });
+    await waitForSite();
+    const mask = { quietMs: 60_000, destroy: () => {} };
+    users.add(mask);
+    users.add({ quietMs: 0, destroy: () => {} });
+    expect(sites.map(({ own }) => own.closed)).toEqual([true]);
+    expect(early.spoke.aborted).toBe(false);
+    const { channel } = await early.take(undefined);
+    expect([sites.length, sites[1]?.own === channel]).toEqual([2, true]);
+  });
+
+  test("gives its place back when it is not needed, and when the site cannot be reached", async () => {
+    const { early, users } = setUp({ most: 1 });
+    await waitForSite();
+    expect(users.size).toBe(1);
+    early.destroy();
+    expect(users.size).toBe(0);
+    const failing = setUp({ most: 1 });
+    failing.failure = new RouteError("REFUSED", "connection refused");
+    await waitForSite();
+    expect(failing.users.size).toBe(0);
   });
 });

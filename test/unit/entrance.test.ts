@@ -7,6 +7,7 @@ import { Cover } from "../../src/proxy/cover.ts";
 import { Entrance, type EntranceDeps, type Entry } from "../../src/proxy/entrance.ts";
 import { FakeTls } from "../../src/proxy/fake-tls.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
+import { SiteUsers } from "../../src/proxy/mask.ts";
 import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
 import { type BuiltHello, buildHello, type HelloOptions } from "../support/fake-tls-hello.ts";
 import { type MemoryChannel, memoryChannelPair, RecordingSink, settle } from "../support/memory-channel.ts";
@@ -23,8 +24,11 @@ const NO_FORM = { plain: false, padded: false };
 const HANDSHAKE_MS = 10_000;
 /** How long a client may say nothing until the site is connected to, in milliseconds. */
 const EARLY_MS = 100;
+/** A site that closes sooner, without a byte, has not waited for the client, in milliseconds. */
+const TELLING_MS = 700;
 const NOW = 1_800_000_000;
 const HTTP = Buffer.from("GET / HTTP/1.0\r\n\r\n");
+const GREETING = Buffer.from("SSH-2.0-OpenSSH_9.2\r\n");
 const PAGE = Buffer.from("HTTP/1.1 400 Bad Request\r\n\r\n");
 
 /** Ends the patience with what may still become an init. */
@@ -118,12 +122,13 @@ function setUp(options: Options = {}): Setup {
     {
       secrets,
       forms: NO_FORM,
-      disguise: { tls, cover },
+      disguise: { tls, cover, users: new SiteUsers(100) },
       trustedProxies: undefined,
       handshakeTimeoutMs: HANDSHAKE_MS,
       ...deps,
     },
     {
+      counts: { up: 0, down: 0 },
       onAddress: (heard) => addresses.push(heard),
       onMasked: (why, detail) => masked.push({ why, detail }),
     },
@@ -412,21 +417,49 @@ describe("Entrance.enter(), the site before the client has spoken", () => {
     expect(latin1(setup.appHears.bytes)).toBe("220 hello\r\n");
   });
 
-  test("reaches it, too, when it stopped within a hello, whose bytes the site gets", async () => {
+  test("reaches it, too, when it stopped within a hello, whose bytes the site does not get any more", async () => {
     const setup = setUp();
     const start = hello().bytes.subarray(0, 100);
     setup.app.write(start);
     await pass(EARLY_MS);
+    await pass(TELLING_MS);
+    expect(setup.masked).toEqual([]);
     setup.visits[0]?.site.end();
+    await pass(1);
     const visit = await visitOf(setup);
     await setup.appHears.until((sink) => sink.heard("end"));
-    expect(heardBy(visit)).toBe(latin1(start));
+    expect(heardBy(visit)).toBe("");
+  });
+
+  test("does not reach it before 0.7 s with a close alone", async () => {
+    const setup = setUp();
+    await pass(EARLY_MS);
+    setup.visits[0]?.site.end();
+    await pass(TELLING_MS - 1);
+    expect(setup.masked).toEqual([]);
+    await pass(1);
+    await visitOf(setup);
+    expect(setup.masked).toMatchObject([{ why: "silent" }]);
+    await setup.appHears.until((sink) => sink.heard("end"));
+  });
+
+  test.each(["end", "destroy"] as const)("keeps no slow client out by a %s before that", async (how) => {
+    const setup = setUp();
+    await pass(EARLY_MS);
+    setup.visits[0]?.site[how]();
+    await pass(TELLING_MS - 1);
+    setup.app.write(Buffer.concat([hello().bytes, record(init().bytes)]));
+    await clientOf(setup);
+    expect(setup.masked).toEqual([]);
+    expect(jest.getTimerCount()).toBe(0);
   });
 
   test("breaks the client's connection when it breaks its own", async () => {
     const setup = setUp();
     await pass(EARLY_MS);
+    await pass(TELLING_MS);
     setup.visits[0]?.site.destroy();
+    await pass(1);
     await visitOf(setup);
     await setup.appHears.until((sink) => sink.heard("close"));
   });
@@ -523,15 +556,28 @@ describe("Entrance.enter() with several forms on one port", () => {
     }
   });
 
-  test("shows the site to a short request after 2 s, in which it could become an init", async () => {
+  test("shows the site to a short request after a pause of 0.7 s, in which it could become an init", async () => {
     const setup = setUp({ forms: ANY_FORM });
-    setup.app.write(HTTP);
+    setup.app.write(GREETING.subarray(0, 3));
+    await settle();
+    expect(patiences).toEqual([700]);
+    const endFirst = endPatience;
+    setup.app.write(GREETING.subarray(3));
+    await settle();
+    expect(patiences).toEqual([700, 700]); // anew with every byte
+    endFirst();
     await settle();
     expect(setup.masked).toEqual([]);
-    expect(patiences).toEqual([2_000]);
     endPatience();
-    expect(heardBy(await visitOf(setup))).toBe(latin1(HTTP));
+    expect(heardBy(await visitOf(setup))).toBe(latin1(GREETING));
     expect(setup.masked).toMatchObject([{ why: "not-tls" }]);
+  });
+
+  test("shows the site at once to a short request of HTTP, as no init begins", async () => {
+    const setup = setUp({ forms: ANY_FORM });
+    setup.app.write(HTTP);
+    expect(heardBy(await visitOf(setup))).toBe(latin1(HTTP));
+    expect(patiences).toEqual([]);
   });
 
   test("goes on with a hello whose first bytes took longer than that", async () => {

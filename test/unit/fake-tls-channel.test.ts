@@ -246,7 +246,6 @@ const VIOLATIONS: readonly (readonly [string, Uint8Array, number])[] = [
   ["an empty record after another", concat(record(numbered(4)), record(NOTHING)), 4],
   ["a record of 16,641 bytes", record(numbered(16_641)), 0],
   ["a record of 65,535 bytes", record(numbered(65_535)), 0],
-  ["an alert", record(Uint8Array.of(2, 40), 0x15), 0],
   ["a handshake record", record(numbered(40), 0x16), 0],
   ["a heartbeat", record(numbered(3), 0x18), 0],
   ["HTTP", Buffer.from("GET / HTTP/1.1\r\n\r\n"), 0],
@@ -289,6 +288,15 @@ describe("FakeTlsChannel, given what no client sends", () => {
     for (const byte of wire) channel.onChunk(Uint8Array.of(byte));
     expect(sink.length).toBe(good);
     expect(sink.calls.filter((call) => call !== "chunk")).toEqual(["close"]);
+    expect(sink.error).toMatchObject({ code: "BAD_RECORD" });
+  });
+
+  test("ends without a word when the client sends an alert in the clear, as one that gives up", async () => {
+    const { client, clientHears, sink } = setUp();
+    client.write(Uint8Array.of(0x15, 3, 3, 0, 2, 2, 40));
+    await settle();
+    expect(clientHears.calls).toEqual(["end"]);
+    expect(sink.calls).toEqual(["close"]);
     expect(sink.error).toMatchObject({ code: "BAD_RECORD" });
   });
 

@@ -91,7 +91,7 @@ describe("FakeTls.admit()", () => {
       rest: 0,
     });
     expect(parsed?.encryptedRecords).toHaveLength(1);
-    expect(PROFILE.flightSizes).toContain(parsed?.encryptedRecords[0] ?? 0);
+    expect(PROFILE.olderFlightSizes).toContain(parsed?.encryptedRecords[0] ?? 0);
     expect(flight.subarray(44, 76).toHex()).toBe(made.sessionId.toHex());
   });
 
@@ -134,11 +134,23 @@ describe("FakeTls.admit()", () => {
   });
 
   test("answers for each of several domains as its site does", async () => {
-    const profile: CoverProfile = { ...PROFILE, extensionOrder: [51, 43], flightSizes: [1_234] };
+    const profile: CoverProfile = { ...PROFILE, extensionOrder: [51, 43], olderFlightSizes: [1_234] };
     const { tls } = setUp({ profileOf: (name) => (name === OTHER ? profile : PROFILE) });
     const { flight } = await admitted(tls, hello({ serverName: OTHER }).bytes);
     expect(parseServerFlight(flight)).toMatchObject({ extensionOrder: [51, 43], encryptedRecords: [1_234] });
   });
+
+  test.each([
+    ["tdlib", "with", 3_210],
+    ["minimal", "without", 3_000],
+  ] as const)(
+    "answers a hello of the shape %s, %s ECH, with as much as the site does",
+    async (shape, _, size) => {
+      const profile = { ...PROFILE, flightSizes: [3_210], olderFlightSizes: [3_000] };
+      const { flight } = await admitted(setUp({ profileOf: () => profile }).tls, hello({ shape }).bytes);
+      expect(parseServerFlight(flight)).toMatchObject({ encryptedRecords: [size] });
+    },
+  );
 
   test("picks the suite that the site prefers, of those that the client offers", async () => {
     const suites = [0x1303, 0x1302, 0x1301];
@@ -388,7 +400,8 @@ describe("FakeTls.admit(), what it costs", () => {
 
 describe("FakeTls.admit(), just after the start", () => {
   test("waits until it is known how the site looks, and looks so", async () => {
-    const later = { ...PROFILE, flightSizes: [PROFILE.flightSizes[0] === 1_234 ? 1_235 : 1_234] };
+    const sizes = [1_234];
+    const later = { ...PROFILE, flightSizes: sizes, olderFlightSizes: sizes };
     let profile: CoverProfile = PROFILE;
     const known = Promise.withResolvers<void>();
     const { tls } = setUp({ profileOf: () => profile, measured: () => known.promise });
@@ -398,7 +411,7 @@ describe("FakeTls.admit(), just after the start", () => {
     const { kind, ...rest } = await admission;
     expect(kind).toBe("client");
     const flight = "flight" in rest ? rest.flight : new Uint8Array(0);
-    const encrypted = later.flightSizes[0] ?? 0;
+    const [encrypted = 0] = sizes;
     expect(flight.subarray(-encrypted - 5, -encrypted).toHex()).toMatch(/^170303/);
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { Mask, Masks } from "../../src/proxy/mask.ts";
+import { Mask, SiteUsers } from "../../src/proxy/mask.ts";
 import { type MemoryChannel, memoryChannelPair, RecordingSink, settle } from "../support/memory-channel.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -23,7 +23,7 @@ function setUp({ fromClient = NOTHING, fromSite = NOTHING, prepare = (_: MemoryC
   stranger.attach(strangerHears);
   site.attach(siteHears);
   prepare(upstream);
-  const mask = new Mask(client, upstream, { fromClient, fromSite });
+  const mask = new Mask(client, upstream, { fromClient, fromSite }, { up: 0, down: 0 });
   return { mask, stranger, strangerHears, client, site, siteHears, upstream };
 }
 
@@ -96,7 +96,12 @@ describe("Mask", () => {
     site.attach(siteHears);
     client.destroy();
     await settle();
-    const mask = new Mask(client, upstream, { fromClient: Uint8Array.of(1), fromSite: NOTHING });
+    const mask = new Mask(
+      client,
+      upstream,
+      { fromClient: Uint8Array.of(1), fromSite: NOTHING },
+      { up: 0, down: 0 },
+    );
     await mask.ended;
     await siteHears.until((sink) => sink.heard("close"));
   });
@@ -108,7 +113,7 @@ describe("Mask", () => {
     site.attach(siteHears);
     client.pause();
     stranger.write(Uint8Array.of(1, 2, 3));
-    new Mask(client, upstream, { fromClient: NOTHING, fromSite: NOTHING });
+    new Mask(client, upstream, { fromClient: NOTHING, fromSite: NOTHING }, { up: 0, down: 0 });
     await settle();
     expect(siteHears.length).toBe(3);
   });
@@ -123,11 +128,11 @@ describe("Mask", () => {
 });
 
 describe("Mask.look()", () => {
-  test("leaves a quiet pair to the site for 5 minutes, then drops both", async () => {
+  test("leaves a quiet pair to the site for 20 minutes, then drops both", async () => {
     const { mask, client, upstream } = setUp();
-    mask.look(5 * MINUTE - 1);
+    mask.look(20 * MINUTE - 1);
     await settle();
-    expect(mask.quietMs).toBe(5 * MINUTE - 1);
+    expect(mask.quietMs).toBe(20 * MINUTE - 1);
     expect([client.closed, upstream.closed]).toEqual([false, false]);
     mask.look(1);
     await mask.ended;
@@ -136,12 +141,12 @@ describe("Mask.look()", () => {
 
   test.each(["stranger", "site"] as const)("starts anew when the %s says something", async (who) => {
     const setup = setUp();
-    setup.mask.look(4 * MINUTE);
+    setup.mask.look(19 * MINUTE);
     setup[who].write(Uint8Array.of(1));
     await settle();
-    setup.mask.look(4 * MINUTE);
+    setup.mask.look(19 * MINUTE);
     expect(setup.mask.quietMs).toBe(0);
-    setup.mask.look(4 * MINUTE);
+    setup.mask.look(19 * MINUTE);
     await settle();
     expect(setup.client.closed).toBe(false);
   });
@@ -151,22 +156,22 @@ describe("Mask.look()", () => {
     stranger.pause();
     mask.look(MINUTE);
     expect(mask.quietMs).toBe(0); // 5,000 bytes are new to it
-    mask.look(4 * MINUTE);
+    mask.look(19 * MINUTE);
     stranger.resume();
     await settle();
-    mask.look(4 * MINUTE);
+    mask.look(19 * MINUTE);
     expect(mask.quietMs).toBe(0);
     expect(client.closed).toBe(false);
   });
 
-  test("gives a side 30 s to take what is left when the other has ended", async () => {
+  test("gives a side as long to take what is left when the other has ended", async () => {
     const { mask, stranger, site, client } = setUp();
     stranger.pause();
     site.write(new Uint8Array(5_000));
     site.end();
     await settle();
     mask.look(MINUTE);
-    mask.look(29_999);
+    mask.look(20 * MINUTE - 1);
     await settle();
     expect(client.closed).toBe(false);
     mask.look(1);
@@ -176,8 +181,10 @@ describe("Mask.look()", () => {
 
   test("counts the time before the end, too", async () => {
     const { mask, stranger, client } = setUp();
-    mask.look(2 * MINUTE);
+    mask.look(8 * MINUTE);
     stranger.end();
+    await settle();
+    mask.look(12 * MINUTE - 1);
     await settle();
     expect(client.closed).toBe(false);
     mask.look(1);
@@ -186,22 +193,22 @@ describe("Mask.look()", () => {
 });
 
 describe("Mask.destroy()", () => {
-  test("drops both sides, once", async () => {
+  test("drops both sides, once, the stranger's with a FIN", async () => {
     const { mask, strangerHears, siteHears } = setUp();
     mask.destroy();
     mask.destroy();
     await mask.ended;
     await strangerHears.until((sink) => sink.heard("close"));
     await siteHears.until((sink) => sink.heard("close"));
-    mask.look(10 * MINUTE);
+    mask.look(20 * MINUTE);
     await settle();
-    expect([strangerHears.calls, siteHears.calls]).toEqual([["close"], ["close"]]);
+    expect([strangerHears.calls, siteHears.calls]).toEqual([["end", "close"], ["close"]]);
   });
 });
 
-describe("Masks", () => {
+describe("SiteUsers", () => {
   test("knows those that were added and not deleted", () => {
-    const masks = new Masks(3);
+    const masks = new SiteUsers(3);
     const one = setUp().mask;
     masks.add(one);
     masks.add(setUp().mask);
@@ -212,7 +219,7 @@ describe("Masks", () => {
   });
 
   test("ends the one that has been quiet for longest when it is full", async () => {
-    const masks = new Masks(3);
+    const masks = new SiteUsers(3);
     const all = [1_000, 3_000, 2_000].map((quietMs) => {
       const setup = setUp();
       setup.mask.look(quietMs);
@@ -231,7 +238,7 @@ describe("Masks", () => {
   });
 
   test("ends the oldest of those that are equally quiet", async () => {
-    const masks = new Masks(2);
+    const masks = new SiteUsers(2);
     const all = Array.from({ length: 4 }, () => setUp());
     for (const { mask } of all) masks.add(mask);
     await settle();
@@ -240,7 +247,7 @@ describe("Masks", () => {
   });
 
   test("counts right when the session of one that it ended deletes it, too", async () => {
-    const masks = new Masks(1);
+    const masks = new SiteUsers(1);
     const first = setUp();
     masks.add(first.mask);
     masks.add(setUp().mask);
@@ -250,7 +257,7 @@ describe("Masks", () => {
   });
 
   test("ends nobody while there is room", async () => {
-    const masks = new Masks(2);
+    const masks = new SiteUsers(2);
     const all = Array.from({ length: 5 }, () => setUp());
     for (const { mask } of all) {
       masks.add(mask);

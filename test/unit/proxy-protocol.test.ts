@@ -100,6 +100,12 @@ describe("measureProxyHeader()", () => {
     expect(malformed.why).toBe("malformed");
     expect(malformed.message).toMatch(/malformed/);
     expect(malformed.message).not.toContain("EVIL");
+    expect(errorOf(line("PROXY TCP4 192.0.2.7\r\n")).message).toContain(
+      "1 field follows its protocol, not 4",
+    );
+    expect(errorOf(line("PROXY TCP4 192.0.2.7 192.0.2.8\r\n")).message).toContain(
+      "2 fields follow its protocol",
+    );
   });
 
   test("needs the shortest header that can come of what is there", () => {

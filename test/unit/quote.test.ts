@@ -28,6 +28,7 @@ describe("quote()", () => {
   test("does not show what stands before an @", () => {
     expect(quote("socks5://ann:hunter2@192.0.2.7\u0007")).toBe("(a secret)@192.0.2.7?");
     expect(quote(`http://a:b@${KEY.toHex()}`)).toBe("(a secret)(a secret)");
+    expect(quote("--port ee0123456789abcd")).toBe("--port (a secret)");
   });
 
   test("leaves a terminal nothing to obey", () => {

@@ -146,6 +146,20 @@ describe("readFlags()", () => {
     }
   });
 
+  test("does not quote the pieces of a secret that is torn", () => {
+    expect(issuesOf(["--secret", "ee0123456789abcdef01", "23456789abcdef777777", "89"])).toEqual(
+      ["", ""].map(() => ({
+        path: "a word after --secret",
+        message: "unexpected",
+        hint: "quote a value with spaces; another one needs --secret before it, too",
+      })),
+    );
+    for (const argv of [["ee0123456789abcdef0123456789ab"], ["-v", "23456789abcdef777777"]]) {
+      expect(issuesOf(argv)).toMatchObject([{ path: "a secret", message: "without its flag" }]);
+    }
+    expect(JSON.stringify(issuesOf(["--secrte=0", "--0123456789abcdef"]))).not.toContain("0123456789");
+  });
+
   test.each([
     [["--cfproxy-worker-token", "hunter2", "--cfproxy-worker-token", "hunter2"]],
     [["--cfproxy-worker-token=hunter2", "--cfproxy-worker-token=hunter2"]],

@@ -92,6 +92,7 @@ describe("run()", () => {
     expect(code).toBe(0);
     expect(stdout).toContain("--secret");
     expect(stdout).not.toContain("--pool-size");
+    expect(stdout).toContain("and the flags of the proxy: tgws --help");
   });
 
   test.each([
@@ -139,6 +140,8 @@ describe("run()", () => {
     const text = stdout.replaceAll(/\s+/g, " ");
     expect(text).toContain("USAGE tgws [OPTIONS] tgws link|secret|doctor|routes [OPTIONS]");
     expect(text).toContain("(repeatable; Default: all)");
+    expect(text).toContain("(repeatable; Default: plain,dd; with fake TLS: ee)");
+    expect(text).toContain("the dd... or ee... of a link, or the link; up to 16 of them");
     expect(text).toContain("http:// or socks5://, but for what NO_PROXY names");
     const lists = Object.values(FIELDS).filter(({ kind }) => kind === "list");
     expect(text.match(/repeatable/g)).toHaveLength(lists.length);
@@ -189,6 +192,28 @@ describe("run(), tgws link", () => {
     expect(code).toBe(0);
     expect(stdout).toContain(`secret=dd${HEX}\n`);
     expect(stderr).toBe("tgws: --fake-tls-domain has no effect without ee in --accept\n");
+  });
+
+  test("takes every flag of the proxy: it may stand before them", async () => {
+    const where = [
+      "--host",
+      "proxy.example",
+      "--port",
+      "443",
+      "--secret",
+      HEX,
+      "--fake-tls-domain",
+      "example.com",
+    ];
+    const others = ["--mask-host", "127.0.0.1:8443", "--proxy-protocol", "--pool-size=1", "-v"];
+    expect(await runTgws("link", ...where, ...others)).toEqual(await runTgws("link", ...where));
+  });
+
+  test("says what to name behind a load balancer, of which nothing is known here", async () => {
+    const { code, stdout, stderr } = await runTgws("link", "--proxy-protocol", "--secret", HEX);
+    expect(code).toBe(0);
+    expect(stdout).toContain("server=127.0.0.1");
+    expect(stderr).toBe("tgws: people reach the proxy before this one: name it with --host and --port\n");
   });
 
   test("exits with 1 when the kept secret is damaged", async () => {
@@ -384,7 +409,16 @@ describe("run(), wrong use", () => {
     [["--json"], "tgws: --json: unknown flag\nhint: --json belongs to tgws doctor and tgws routes\n"],
     [["lnik", "--help"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
     [["--prot", "1443"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
-    [["link", "--pool-size", "1"], "tgws: --pool-size: unknown flag\nhint: tgws --help lists the flags\n"],
+    [
+      ["link", "--pool-size", "x"],
+      "tgws: --pool-size: x: not a whole number from 0 to 64\nhint: --pool-size <number>; 4 without it\n",
+    ],
+    [["link", "--deep"], "tgws: --deep: unknown flag\nhint: --deep belongs to tgws doctor\n"],
+    [
+      ["link", "ee0123456789abcdef0123456789ab"],
+      "tgws: a secret: without its flag\nhint: --secret <secret>, and once more for each\n",
+    ],
+    [["ee0123456789abcdef01"], "tgws: a secret: without its flag\nhint: --secret <secret>\n"],
     [["secret", "more"], "tgws: more: unexpected word\nhint: flags start with --; see tgws --help\n"],
     [["--port"], "tgws: --port: needs a value\nhint: --port <port>\n"],
     [["--port", "1", "link"], "tgws: link: unexpected word\nhint: flags start with --; see tgws --help\n"],

@@ -65,7 +65,9 @@ describe("parseSecret()", () => {
     ["17 bytes without dd", `aa${hex(KEY)}`],
     ["18 bytes with dd", `dd${hex(KEY)}00`],
     ["neither alphabet", "not a secret at all!"],
-    ["a whole link", `tg://proxy?secret=${hex(KEY)}`],
+    ["a link without a secret", "tg://proxy?server=192.0.2.7&port=443"],
+    ["a link with an empty one", "https://t.me/proxy?secret=&port=443"],
+    ["a link with a wrong one", `tg://proxy?secret=${hex(KEY)}00`],
   ])("throws BAD_SECRET on %s", (_, text) => {
     expect(errorOf(text).code).toBe("BAD_SECRET");
   });
@@ -78,6 +80,9 @@ describe("parseSecret()", () => {
     ["a long one", `${hex(KEY)}ab`],
     ["an ee one without a domain", `ee${hex(KEY)}`],
     ["an ee one with a wrong domain", hex(fakeTls("exa mple.com"))],
+    ["an ee one with a domain in clear that may go on with the key", `ee${hex(KEY)}a-site.net`],
+    ["an ee one with a wrong domain in clear", `ee${hex(KEY)}www.a_site.net`],
+    ["a link with a mistyped one", `tg://proxy?server=2001:db8::7&secret=${hex(KEY).slice(0, -1)}g`],
     ["an ee one in base64 with a wrong domain", base64url(fakeTls("192.0.2.7"))],
     ["a mistyped one", `${hex(KEY).slice(0, -1)}g`],
     ["base64 of a wrong length", base64url(KEY.subarray(0, 15))],
@@ -110,6 +115,33 @@ describe("parseSecretText()", () => {
     expect(parseSecretText(ee)).toEqual({ key: Uint8Array.fromHex(ee), domain: undefined });
   });
 
+  test.each([
+    ["tg://proxy?server=192.0.2.7&port=443&secret=", ""],
+    ["tg:proxy?secret=", "&server=192.0.2.7"],
+    [" https://t.me/proxy?server=2001:db8::7&port=443&secret=", "#top\n"],
+    ["telegram.me/proxy?secret=", ""],
+    ["HTTPS://T.ME/proxy?port=443&secret=", ""],
+  ])("takes the secret of the link %j...%j", (before, after) => {
+    for (const format of [hex, base64, base64url]) {
+      expect(parseSecretText(`${before}${format(KEY)}${after}`)).toEqual({ key: KEY, domain: undefined });
+      const text = `${before}${encodeURIComponent(format(fakeTls("example.com")))}${after}`;
+      expect(parseSecretText(text)).toEqual({ key: KEY, domain: "example.com" });
+    }
+  });
+
+  test("takes a domain in clear after ee and a key in hexadecimal", () => {
+    expect(parseSecretText(`ee${hex(KEY)}www.Example.com`)).toEqual({ key: KEY, domain: "www.example.com" });
+    expect(parseSecretText(`EE${hex(KEY).toUpperCase()}site.example`).domain).toBe("site.example");
+  });
+
+  test.each(["example.com", "0.example.com"])("takes no domain that may go on with the key: %s", (domain) => {
+    expect(errorOf(`ee${hex(KEY)}${domain}`)).toMatchObject({
+      code: "BAD_SECRET",
+      message: "Cannot use secret: it is not clear where its key ends and its domain begins",
+      hint: expect.stringContaining("--secret <32 digits> --fake-tls-domain www.example.com"),
+    });
+  });
+
   test("gives the domain in lower case", () => {
     expect(parseSecretText(hex(fakeTls("Example.COM"))).domain).toBe("example.com");
   });
@@ -118,6 +150,7 @@ describe("parseSecretText()", () => {
     const domain = domainOf(MAX_DOMAIN_LENGTH);
     expect(domain).toHaveLength(182);
     expect(parseSecretText(hex(fakeTls(domain))).domain).toBe(domain);
+    expect(() => parseSecretText(`ee${hex(KEY)}${"61".repeat(500_000)}`)).toThrow("longer than 182 bytes");
     const error = errorOf(hex(fakeTls(domainOf(MAX_DOMAIN_LENGTH + 1))));
     expect(error).toMatchObject({
       code: "BAD_SECRET",
@@ -150,6 +183,33 @@ describe("looksLikeSecret() and redact()", () => {
       expect(looksLikeSecret(text)).toBe(true);
       expect(redact(text)).toBe("(a secret)");
     }
+  });
+
+  test.each([
+    "0123456789abcdef0123456789abcde",
+    "ee0123456789abcd",
+    "ee0123456789abcdef0123456789ab:",
+    "01234567-89ab-cdef-0123-456789abcdef",
+    "tg://proxy?secret=0123456789ab",
+    "12345678901234567890123456789012",
+    base64url(KEY),
+  ])("hide what may be most of one, with the word around it: %s", (text) => {
+    expect(redact(text)).toBe("(a secret)");
+    expect(redact(`a ${text} b`)).toBe("a (a secret) b");
+  });
+
+  test.each([
+    "2001:db8:1234:5678:9abc:def0:1234:5678",
+    "203:2a0a:f280:0203:a:5000::100",
+    "00-11-22-33-44-55",
+    "deadbeef01.example.org",
+    "xn--e1afmkfd.xn--p1ai",
+    "a".repeat(63),
+    "123456789012",
+    "/var/log/tgws-20260102.log",
+    "--cfproxy-worker-domain",
+  ])("hide nothing of %s", (text) => {
+    expect(redact(text)).toBe(text);
   });
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
+import { type HelloStore, SeenHellos } from "../../src/proxy/seen-hellos.ts";
 
 /** A random that no other number has. */
 function randomOf(number: number): Uint8Array {
@@ -64,7 +64,7 @@ describe("SeenHellos.claim()", () => {
   });
 
   test("forgets the oldest, one for one, when it is full", () => {
-    const seen = new SeenHellos(3);
+    const seen = new SeenHellos({ most: 3 });
     for (const number of [1, 2, 3, 4]) expect(seen.claim(randomOf(number), number)).toBe(true);
     expect(seen.size).toBe(3);
     for (const number of [2, 3, 4]) expect(seen.claim(randomOf(number), 5)).toBe(false);
@@ -74,7 +74,7 @@ describe("SeenHellos.claim()", () => {
   });
 
   test("makes no room for a hello that it refuses", () => {
-    const seen = new SeenHellos(2);
+    const seen = new SeenHellos({ most: 2 });
     seen.claim(randomOf(1), 0);
     seen.claim(randomOf(2), 0);
     for (let again = 0; again < 10; again += 1) seen.claim(randomOf(2), 1);
@@ -83,8 +83,58 @@ describe("SeenHellos.claim()", () => {
   });
 
   test("stays within its bound under a flood", () => {
-    const seen = new SeenHellos(1_000);
+    const seen = new SeenHellos({ most: 1_000 });
     for (let number = 0; number < 20_000; number += 1) seen.claim(randomOf(number), number / 10_000);
     expect(seen.size).toBe(1_000);
+  });
+});
+
+/** What is kept, in memory. */
+class MemoryStore implements HelloStore {
+  bytes: Uint8Array = new Uint8Array(0);
+  replaced = 0;
+
+  read(): Uint8Array {
+    return this.bytes;
+  }
+
+  append(key: Uint8Array): void {
+    this.bytes = Buffer.concat([this.bytes, key]);
+  }
+
+  replace(keys: Uint8Array): void {
+    this.replaced += 1;
+    this.bytes = Uint8Array.from(keys);
+  }
+}
+
+describe("SeenHellos with a store", () => {
+  const hello = (number: number): Uint8Array => new Uint8Array(32).fill(number);
+
+  test("knows after a restart what was answered before it, before the answer goes out", () => {
+    const store = new MemoryStore();
+    new SeenHellos({ store }).claim(hello(1), 5);
+    const again = new SeenHellos({ store });
+    expect([again.claim(hello(1), 0), again.claim(hello(2), 0), again.size]).toEqual([false, true, 2]);
+  });
+
+  test("keeps no more than there may be, the newest, and mends an end that a crash has cut", () => {
+    const store = new MemoryStore();
+    const seen = new SeenHellos({ store });
+    for (const number of [1, 2, 3]) seen.claim(hello(number), 0);
+    store.append(new Uint8Array(7));
+    const again = new SeenHellos({ most: 2, store });
+    expect([again.size, store.bytes.length, store.replaced]).toEqual([2, 32, 1]);
+    expect([again.claim(hello(2), 0), again.claim(hello(3), 0)]).toEqual([false, false]);
+  });
+
+  test("does not grow for ever while it runs", () => {
+    const store = new MemoryStore();
+    const seen = new SeenHellos({ most: 3, store });
+    for (let number = 0; number < 50; number += 1) {
+      seen.claim(hello(number), 0);
+      expect(store.bytes.length).toBeLessThanOrEqual(6 * 16);
+    }
+    expect(new SeenHellos({ store }).claim(hello(49), 0)).toBe(false);
   });
 });

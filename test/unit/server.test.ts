@@ -8,7 +8,7 @@ import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { Cover } from "../../src/proxy/cover.ts";
 import { FakeTls } from "../../src/proxy/fake-tls.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
-import { Masks } from "../../src/proxy/mask.ts";
+import { SiteUsers } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
 import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
 import { ProxyServer } from "../../src/proxy/server.ts";
@@ -75,7 +75,6 @@ function start(port = 0, deps: Partial<SessionDeps> = {}): Setup {
       forms: ANY_FORM,
       disguise: undefined,
       trustedProxies: undefined,
-      masks: new Masks(1),
       routes: [route],
       standings: new Standings(),
       replays: new ReplayBudget(),
@@ -363,7 +362,11 @@ describe("ProxyServer with fake TLS", () => {
       now: () => Math.floor(Date.now() / 1000),
     });
     const forms = { plain: false, padded: false };
-    return start(0, { forms, disguise: { tls, cover }, masks: new Masks(10), ...deps });
+    return start(0, {
+      forms,
+      disguise: { tls, cover, users: new SiteUsers(100) },
+      ...deps,
+    });
   }
 
   /** A client whose every sign of life from the proxy is kept. */
@@ -490,7 +493,7 @@ describe("ProxyServer with fake TLS", () => {
     await eventually(() => site.visits.length === 2 && site.visits.every(({ heard }) => heard() === "GET /"));
     await setup.server.stop(60_000);
     expect(reasons(setup.events)).toEqual(["shutdown", "shutdown"]);
-    await eventually(() => callers.every(({ signs }) => signs.includes("close")));
+    await eventually(() => callers.every(({ signs }) => signs.includes("end")));
   });
 
   test("numbers clients behind a load balancer by their own addresses", async () => {
@@ -504,7 +507,8 @@ describe("ProxyServer with fake TLS", () => {
     expect(setup.events.at(-1)?.session.client).toBe("203.0.113.9");
     socket.destroy();
     const refused = call(start(0, { trustedProxies: [IpNetwork.parse("192.0.2.1")] }));
-    await eventually(() => refused.signs.includes("close"));
+    await eventually(() => refused.signs.includes("end"));
     expect(refused.heard()).toHaveLength(0);
+    refused.socket.destroy();
   });
 });

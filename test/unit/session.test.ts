@@ -11,7 +11,7 @@ import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { Cover } from "../../src/proxy/cover.ts";
 import { FakeTls } from "../../src/proxy/fake-tls.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
-import { Masks } from "../../src/proxy/mask.ts";
+import { SiteUsers } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
 import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
 import { type QuietLimits, Session, type SessionDeps } from "../../src/proxy/session.ts";
@@ -139,7 +139,6 @@ function setUp(deps: Partial<SessionDeps> = {}): Setup {
       forms: ANY_FORM,
       disguise: undefined,
       trustedProxies: undefined,
-      masks: new Masks(1),
       routes: [route],
       standings,
       replays: new ReplayBudget(),
@@ -532,7 +531,6 @@ describe("Session.look()", () => {
             forms: ANY_FORM,
             disguise: undefined,
             trustedProxies: undefined,
-            masks: new Masks(1),
             routes: [route],
             standings: new Standings(),
             replays: new ReplayBudget(),
@@ -1003,12 +1001,16 @@ describe("Session with fake TLS", () => {
   }
 
   interface SiteOptions {
+    readonly users?: SiteUsers;
     readonly failure?: RouteError;
     /** Connecting waits for it, unless it is given up. */
     readonly gate?: Promise<void>;
   }
 
-  function setUpDisguised(deps: Partial<SessionDeps> = {}, { failure, gate }: SiteOptions = {}): Disguised {
+  function setUpDisguised(
+    deps: Partial<SessionDeps> = {},
+    { failure, gate, users }: SiteOptions = {},
+  ): Disguised {
     const visits: Visit[] = [];
     const stats = new Stats(NO_POOLS);
     const cover = new Cover({
@@ -1041,7 +1043,12 @@ describe("Session with fake TLS", () => {
       now: () => Math.floor(Date.now() / 1000),
     });
     const forms = { plain: false, padded: false };
-    const setup = setUp({ forms, disguise: { tls, cover }, observe: stats.observe, ...deps });
+    const setup = setUp({
+      forms,
+      disguise: { tls, cover, users: users ?? new SiteUsers(100) },
+      observe: stats.observe,
+      ...deps,
+    });
     return { ...setup, visits, stats };
   }
 
@@ -1067,8 +1074,9 @@ describe("Session with fake TLS", () => {
   /** One that is shown the site, to which it has said `GET /`. */
   async function setUpMasked(
     deps: Partial<SessionDeps> = {},
+    users = new SiteUsers(100),
   ): Promise<Disguised & { readonly visit: Visit }> {
-    const setup = setUpDisguised(deps);
+    const setup = setUpDisguised(deps, { users });
     setup.app.write(Buffer.from("GET /"));
     await eventually(() => (setup.visits[0]?.hears.length ?? 0) === 5);
     const [visit] = setup.visits;
@@ -1171,15 +1179,15 @@ describe("Session with fake TLS", () => {
     },
   );
 
-  test("ends a stranger that is quiet for 5 min, and not before", async () => {
+  test("ends a stranger that is quiet for 20 min, and not before", async () => {
     const setup = await setUpMasked();
-    setup.session.look(5 * 60_000 - 1, LIMITS);
+    setup.session.look(20 * 60_000 - 1, LIMITS);
     await settle();
     expect(types(setup.events)).not.toContain("ended");
     setup.visit.site.write(PAGE);
     await settle();
     setup.session.look(1, LIMITS);
-    setup.session.look(5 * 60_000 - 1, LIMITS);
+    setup.session.look(20 * 60_000 - 1, LIMITS);
     await settle();
     expect(types(setup.events)).not.toContain("ended");
     setup.session.look(1, LIMITS);
@@ -1189,15 +1197,15 @@ describe("Session with fake TLS", () => {
   });
 
   test("makes room for another stranger by ending the one that is quiet for longest", async () => {
-    const masks = new Masks(2);
-    const setups = [await setUpMasked({ masks }), await setUpMasked({ masks })];
+    const masks = new SiteUsers(2);
+    const setups = [await setUpMasked({}, masks), await setUpMasked({}, masks)];
     const [quiet, lively] = setups;
     if (quiet === undefined || lively === undefined) throw new Error("unreachable");
     for (const { session } of setups) session.look(1, LIMITS);
     lively.app.write(Uint8Array.of(1));
     await settle();
     for (const { session } of setups) session.look(1_000, LIMITS);
-    const last = await setUpMasked({ masks });
+    const last = await setUpMasked({}, masks);
     await quiet.done;
     expect(ending(quiet).reason).toBe("masked");
     await settle();

@@ -80,6 +80,8 @@ describe("Stats", () => {
       ws_errors: 0,
       bytes_up: 0,
       bytes_down: 0,
+      masked_bytes_up: 0,
+      masked_bytes_down: 0,
       pool_hits: 0,
       pool_misses: 0,
       cf_pool_hits: 0,
@@ -373,7 +375,7 @@ describe("Stats, those who were not served", () => {
     expect([...stats.masks()]).toEqual(MASK_REASONS.map((why, index) => [why, index + 1]));
     expect(stats.snapshot()).toMatchObject({ connections_masked: 36, connections_bad: 0 });
     expect(stats.lines()).toEqual([
-      "masked not-tls=1 bad-hello=2 digest=3 skew=4 server-name=5 replay=6 unsupported=7 silent=8",
+      "masked not-tls=1 bad-hello=2 digest=3 skew=4 server-name=5 replay=6 unsupported=7 silent=8 up=0 B down=0 B",
     ]);
     expect(stats.summary()).toContain(" bad=0 masked=36 ");
   });

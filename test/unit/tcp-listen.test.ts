@@ -17,6 +17,18 @@ function startErrorOf(host: string, port: number): StartError {
   throw new Error("it could be listened on");
 }
 
+/** Whether ports below 1024 are free for this process to listen on. */
+const canListenLow = process.platform === "linux" && tryLowPort();
+
+function tryLowPort(): boolean {
+  try {
+    listenTcp({ host: "127.44.3.1", port: 443, highWater }, () => {}).stop();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 describe("listenTcp()", () => {
   test("chooses a port for 0, and tells it", async () => {
     const clients: Accepted[] = [];
@@ -64,6 +76,24 @@ describe("listenTcp()", () => {
     expect(error.cause).toBeInstanceOf(Error);
     listener.stop();
   });
+
+  test.skipIf(!canListenLow)("sends who finds port 443 taken to the README", () => {
+    const listener = listenTcp({ host: "127.44.3.1", port: 443, highWater }, () => {});
+    const error = startErrorOf("127.44.3.1", 443);
+    expect(error.code).toBe("PORT_IN_USE");
+    expect(error.hint).toBe('a web server has it? See README, "Behind HAProxy or nginx"');
+    listener.stop();
+  });
+
+  test.skipIf(canListenLow || process.platform !== "linux")(
+    "throws NO_PERMISSION on a low port, and says how to get it",
+    () => {
+      const error = startErrorOf("127.44.3.1", 443);
+      expect(error.code).toBe("NO_PERMISSION");
+      expect(error.hint).toContain(`sudo setcap cap_net_bind_service=+ep ${process.execPath} (or Ambient`);
+      expect(error.hint).toEndWith(", or use --port 1443");
+    },
+  );
 
   test.each(["203.0.113.7", "nonexist.invalid"])(
     "throws BAD_ADDRESS on %s, which is not of this machine",

@@ -31,8 +31,16 @@ export interface ParsedSecret {
 const DD = 0xdd;
 const EE = 0xee;
 const HINT =
-  "16 bytes: 32 hexadecimal digits, or base64; `dd` before them, or `ee` and a domain after, is fine. " +
+  "16 bytes: 32 hexadecimal digits, or base64; the `dd...` or `ee...` of a link, or the whole link, will do. " +
   "`tgws secret` makes one";
+const EE_HINT =
+  "take the whole secret of a link (its domain is in hexadecimal), or " +
+  "--secret <32 digits> --fake-tls-domain www.example.com";
+
+/** `tg://proxy?...`, `https://t.me/proxy?...`, or another address of the web. */
+const LINK = /^(?:(?:tg|https?):\/\/|tg:proxy\?|(?:t|telegram)\.(?:me|dog)\/)/i;
+/** An `ee` secret as people put it together: its domain as it is. */
+const CLEAR = /^ee([0-9a-f]{32})(.*\..*)$/is;
 
 /**
  * Reads a secret from hexadecimal, base64 or base64url, in any of its forms:
@@ -41,10 +49,16 @@ const HINT =
  *      dd key(16)          padded
  *      ee key(16) domain   fake TLS
  *
+ * A link to a proxy will do, too, and so will `ee` and a key in hexadecimal with a domain in clear after them.
+ *
  * @throws {FormatError} `BAD_SECRET` for anything else. The message does not quote it.
  */
 export function parseSecretText(text: string): ParsedSecret {
-  const trimmed = text.trim();
+  const trimmed = isLink(text) ? secretOfLink(text.trim()) : text.trim();
+  if (trimmed === "") throw new FormatError("BAD_SECRET", "Cannot use secret: it is empty", HINT);
+  const [, key, clear] = CLEAR.exec(trimmed) ?? [];
+  if (key !== undefined && clear !== undefined)
+    return { key: Uint8Array.fromHex(key), domain: checkClearDomain(clear) };
   const bytes = decode(trimmed);
   if (bytes?.length === SECRET_LENGTH) return { key: bytes, domain: undefined };
   const prefixed = trimmed.startsWith("dd") ? decode(trimmed.slice(2)) : undefined;
@@ -70,6 +84,11 @@ export function parseSecret(text: string): Uint8Array {
   return parseSecretText(text).key;
 }
 
+/** Whether `text` is an address, such as the link to a proxy, which may have its secret in it. */
+export function isLink(text: string): boolean {
+  return LINK.test(text.trim());
+}
+
 /** Whether `text` could be somebody's secret, and must not be repeated in a message. */
 export function looksLikeSecret(text: string): boolean {
   const bytes = decode(text.trim());
@@ -77,11 +96,24 @@ export function looksLikeSecret(text: string): boolean {
   return bytes.length === SECRET_LENGTH || bytes[0] === DD || bytes[0] === EE;
 }
 
-/** Returns `text` for a message; when there may be a secret inside, hexadecimal or base64, a word for it instead. */
+/**
+ * Returns `text` for a message, without the words in which there may be a secret or a large part of one: one that
+ * was cut off or mistyped is still most of a key.
+ */
 export function redact(text: string): string {
-  const hexadecimal = /[0-9a-f]{32}/i.test(text);
-  const base64 = /[\w+/-]{22}/.test(text) && /\d/.test(text) && /[A-Z]/.test(text);
-  return hexadecimal || base64 ? "(a secret)" : text;
+  return text.replaceAll(/\S+/g, (word) => (holdsKey(word) ? "(a secret)" : word));
+}
+
+/**
+ * Letters alone are a long name, and digits alone a number: 12 random digits of hexadecimal are hardly ever one of
+ * them, and 22 of base64 never.
+ */
+function holdsKey(word: string): boolean {
+  const runs = word.match(/[0-9a-f]{12,}/gi) ?? [];
+  if (runs.some((run) => /\d/.test(run) && (/[a-f]/i.test(run) || run.length >= 2 * SECRET_LENGTH)))
+    return true;
+  const pieces = word.match(/[\w+/-]{22,}/g) ?? [];
+  return pieces.some((piece) => /\d/.test(piece) && /[A-Z]/.test(piece));
 }
 
 /**
@@ -96,15 +128,41 @@ export function formatSecret(key: Uint8Array, form: SecretForm): string {
 }
 
 /** @throws {FormatError} `BAD_SECRET` */
+function secretOfLink(link: string): string {
+  const [, written = ""] = /[?&]secret=([^&#]*)/i.exec(link) ?? [];
+  if (written === "") {
+    throw new FormatError(
+      "BAD_SECRET",
+      "Cannot use secret: it is a link without one",
+      "a link has secret=... in it",
+    );
+  }
+  return written.replaceAll(/%([0-9a-f]{2})/gi, (_, code: string) => String.fromCharCode(parseInt(code, 16)));
+}
+
+/** @throws {FormatError} `BAD_SECRET` */
 function readDomain(bytes: Uint8Array): string {
-  const refuse = (what: string): FormatError =>
-    new FormatError("BAD_SECRET", `Cannot use secret: ${what}`, "`ee`, 32 hexadecimal digits, domain");
-  if (bytes.length === 0) throw refuse("an `ee` secret ends with a domain, and this one has none");
-  if (bytes.length > MAX_DOMAIN_LENGTH)
-    throw refuse(`its domain is longer than ${MAX_DOMAIN_LENGTH} bytes, which apps refuse`);
-  const domain = String.fromCharCode(...bytes);
-  if (!isDomainName(domain)) throw refuse("what follows its key is not a domain");
+  // One byte too many is enough to be refused, and a call takes only so many arguments.
+  return checkDomain(String.fromCharCode(...bytes.subarray(0, MAX_DOMAIN_LENGTH + 1)));
+}
+
+/** @throws {FormatError} `BAD_SECRET`, also when the key may go on where the domain seems to begin. */
+function checkClearDomain(domain: string): string {
+  if (/^[0-9a-f]/i.test(domain)) throw refusal("it is not clear where its key ends and its domain begins");
+  return checkDomain(domain);
+}
+
+/** @throws {FormatError} `BAD_SECRET` */
+function checkDomain(domain: string): string {
+  if (domain === "") throw refusal("an `ee` secret ends with a domain, and this one has none");
+  if (domain.length > MAX_DOMAIN_LENGTH)
+    throw refusal(`its domain is longer than ${MAX_DOMAIN_LENGTH} bytes, which apps refuse`);
+  if (!isDomainName(domain)) throw refusal("what follows its key is not a domain");
   return domain.toLowerCase();
+}
+
+function refusal(what: string): FormatError {
+  return new FormatError("BAD_SECRET", `Cannot use secret: ${what}`, EE_HINT);
 }
 
 function decode(text: string): Uint8Array | undefined {

@@ -3,10 +3,11 @@ import { EXTENSION, GROUP, isGrease, type KeyShare } from "./client-hello.ts";
 import { CONTENT_TYPE, MAX_PLAIN_FRAGMENT, RECORD_HEADER_LENGTH, writeRecordHeader } from "./record.ts";
 
 /**
- * The ClientHello with which tgws measures its cover site, like a current browser's in one record.
+ * The ClientHello with which tgws measures its cover site, like those of Telegram's apps and current browsers in one
+ * record.
  *
- * One thing that browsers send is left out: compress_certificate, because a site answers clients that do
- * not send it with longer flights.
+ * It offers all that changes the length of a site's answer: compress_certificate, and for newer clients ECH (GREASE,
+ * to which a site with ECH answers with its configuration) and ALPS.
  *
  * @see https://www.rfc-editor.org/rfc/rfc8446#section-4.1.2
  */
@@ -25,6 +26,8 @@ const MAX_NAME_LENGTH = 253;
 const TLS_1_2_SUITES = [
   0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc013, 0xc014, 0x009c, 0x009d, 0x002f, 0x0035,
 ] as const;
+
+const BROTLI = 2;
 
 /** In the order of preference. */
 const GROUPS: readonly number[] = [GROUP.x25519MlKem768, GROUP.x25519, GROUP.secp256r1, GROUP.secp384r1];
@@ -51,6 +54,22 @@ export interface HelloPlan {
   readonly alpn: readonly string[];
   /** At least 6 random bytes, from which the GREASE values are made. */
   readonly grease: Uint8Array;
+  /** As clients of today send it, with ALPS; `undefined`: as those of some years ago, with neither. */
+  readonly ech: GreaseEch | undefined;
+}
+
+/**
+ * An offer of ECH that stands for none: a server cannot tell.
+ *
+ * @see https://www.rfc-editor.org/rfc/rfc9849#section-6.2
+ */
+export interface GreaseEch {
+  /** 0-255, random. */
+  readonly configId: number;
+  /** An X25519 key, 32 bytes. */
+  readonly enc: Uint8Array;
+  /** Random, 144 bytes or more. */
+  readonly payload: Uint8Array;
 }
 
 /**
@@ -128,7 +147,18 @@ function encodeExtensions(plan: HelloPlan, grease: GreaseValues): readonly Uint8
     extension(EXTENSION.keyShare, vector16(concatBytes([greaseShare, ...shares]))),
     extension(EXTENSION.pskKeyExchangeModes, vector8(Uint8Array.of(1))), // with (EC)DHE
     extension(EXTENSION.supportedVersions, vector8(u16(grease.version, TLS_1_3, TLS_1_2))),
+    extension(EXTENSION.compressCertificate, vector8(u16(BROTLI))),
+    ...(plan.ech === undefined ? [] : encodeNewer(plan.ech)),
     extension(grease.lastExtension, Uint8Array.of(0)),
+  ];
+}
+
+/** What only clients of today send: GREASE ECH (outer, HKDF-SHA256, AES-128-GCM), and ALPS for h2. */
+function encodeNewer({ configId, enc, payload }: GreaseEch): readonly Uint8Array[] {
+  const outer = [Uint8Array.of(0), u16(1, 1), Uint8Array.of(configId), vector16(enc), vector16(payload)];
+  return [
+    extension(EXTENSION.encryptedClientHello, concatBytes(outer)),
+    extension(EXTENSION.applicationSettings, vector16(vector8(ascii("h2")))),
   ];
 }
 

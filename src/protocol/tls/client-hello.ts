@@ -46,6 +46,7 @@ export const EXTENSION = {
   supportedVersions: 43,
   pskKeyExchangeModes: 45,
   keyShare: 51,
+  applicationSettings: 0x44cd,
   encryptedClientHello: 0xfe0d,
   renegotiationInfo: 0xff01,
 } as const;

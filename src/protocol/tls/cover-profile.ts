@@ -13,9 +13,11 @@ export interface CoverProfile {
   readonly extensionOrder: readonly number[];
   /**
    * Bytes of the encrypted part of its flight as one record, without the header, as they were seen; a signature's
-   * length changes from one connection to the next. Of a suite with SHA-256.
+   * length changes from one connection to the next. Of a suite with SHA-256, for clients of today.
    */
   readonly flightSizes: readonly number[];
+  /** The same for clients that do not offer ECH, to which some sites answer with less. */
+  readonly olderFlightSizes: readonly number[];
 }
 
 /** How much longer the encrypted part is with SHA-384, as its Finished is. */
@@ -38,15 +40,26 @@ export function chooseKeyShare({ keyShares }: ClientHello, { groups }: CoverProf
   return undefined;
 }
 
-/** The length of the encrypted part for a connection with `suite`, one of those that were seen. @param random From 0 to below 1. */
-export function chooseFlightSize({ flightSizes }: CoverProfile, suite: number, random: number): number {
-  const size = flightSizes[Math.floor(random * flightSizes.length)] ?? 0;
+/**
+ * The length of the encrypted part of an answer with `suite`: one of those that were seen.
+ *
+ * @param random From 0 to below 1.
+ */
+export function chooseFlightSize(
+  hello: ClientHello,
+  { flightSizes, olderFlightSizes }: CoverProfile,
+  suite: number,
+  random: number,
+): number {
+  const offersEch = hello.extensions.some(({ type }) => type === EXTENSION.encryptedClientHello);
+  const sizes = offersEch ? flightSizes : olderFlightSizes;
+  const size = sizes[Math.floor(random * sizes.length)] ?? 0;
   return suite === SHA384_SUITE ? size + SHA384_EXTRA : size;
 }
 
 /** What `size`, seen with `suite`, is with a suite of SHA-256. */
 export function normalizeFlightSize(size: number, suite: number): number {
-  return suite === SHA384_SUITE ? size - SHA384_EXTRA : size;
+  return Math.max(1, suite === SHA384_SUITE ? size - SHA384_EXTRA : size);
 }
 
 /**
@@ -62,5 +75,6 @@ export function defaultProfile(domain: string): CoverProfile {
     groups: [GROUP.x25519],
     extensionOrder: [EXTENSION.supportedVersions, EXTENSION.keyShare],
     flightSizes: [base, base + 1, base + 2],
+    olderFlightSizes: [base, base + 1, base + 2],
   };
 }
