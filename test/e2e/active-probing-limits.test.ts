@@ -18,6 +18,7 @@ import {
 } from "../support/look.ts";
 import { PROBES, strangersHello } from "../support/probes.ts";
 import { ProxyProcess } from "../support/proxy.ts";
+import { freePort } from "../support/real-proxies.ts";
 import { StubDc } from "../support/stub-dc.ts";
 import { portOf } from "../support/upgrade-server.ts";
 
@@ -38,19 +39,6 @@ async function expectServed(proxy: ProxyProcess, stub: StubDc): Promise<void> {
   await connection.until(() => connection.packets.length === 1, "the packet arrives");
   connection.sendPacket(payload);
   expect((await client.readPacket()).payload.subarray(0, 40).toHex()).toBe(payload.toHex());
-}
-
-/** Finds a port that nobody listens on. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  const { promise, resolve } = Promise.withResolvers<void>();
-  server.listen(0, "127.0.0.1", resolve);
-  await promise;
-  const port = portOf(server);
-  const closed = Promise.withResolvers<void>();
-  server.close(() => closed.resolve());
-  await closed.promise;
-  return port;
 }
 
 describe.skipIf(CoverSite.missing !== undefined)("with --mask-max 5", () => {

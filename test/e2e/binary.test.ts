@@ -5,6 +5,9 @@ import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { executableName, nativePlatform, type Platform } from "../../scripts/build.ts";
+import { testAuthority } from "../support/certificates.ts";
+import { FakeTlsClient } from "../support/fake-tls-client.ts";
+import { GROUPS } from "../support/fake-tls-hello.ts";
 import { MtprotoServer, STUB_ERROR } from "../support/mtproto-server.ts";
 import { Program, type ProgramOptions, ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
@@ -107,6 +110,8 @@ describe(`the executable for ${native}`, () => {
 
   it("serves a session", () => servesSession(nativeCommand), TEST_LIMIT_MS);
 
+  it("looks like a web site to strangers, and serves clients", () => disguises(nativeCommand), TEST_LIMIT_MS);
+
   for (const client of REAL_CLIENTS) {
     it(
       `serves ${client.name}`,
@@ -136,6 +141,12 @@ describe.skipIf(missing !== undefined)(`the executable for ${EMULATED} under ${E
   );
 
   it("serves a session", () => servesSession(emulatedCommand), TEST_LIMIT_MS);
+
+  it(
+    "looks like a web site to strangers, and serves clients",
+    () => disguises(emulatedCommand),
+    TEST_LIMIT_MS,
+  );
 });
 
 /** Starts the proxy, sends packets both ways through it, and stops it. */
@@ -162,6 +173,39 @@ async function servesSession(command: Command): Promise<void> {
   client.end();
   expect(await proxy.stop()).toBe(0);
   expect(proxy.stderr).not.toMatch(/\berror\b|a bug/);
+}
+
+/** Has fake TLS carry a packet each way, with the key exchange of a site that has ML-KEM, and a stranger see that site. */
+async function disguises(command: Command): Promise<void> {
+  const domain = "cover.example";
+  const { certificate: cert, key } = await (await testAuthority()).issue([domain]);
+  const page = "the page of the site";
+  const site = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    tls: { cert, key },
+    fetch: () => new Response(page),
+  });
+  stub.reset();
+  try {
+    const args = ["--fake-tls-domain", domain, "--mask-host", `127.0.0.1:${site.port}`, "-v"];
+    await using proxy = await ProxyProcess.start({ stub, command, args });
+    await proxy.logged(/the cover site cover\.example is measured/, STEP_LIMIT_MS);
+    const { port, secret } = proxy;
+    using client = await FakeTlsClient.open({ port, secret, hello: { shape: "tdlib", serverName: domain } });
+    expect(client.flight?.group).toBe(GROUPS.x25519MlKem768);
+    const [question, answer] = [randomBytes(400), randomBytes(40_000)];
+    client.sendPacket(question);
+    const connection = await stub.next(STEP_LIMIT_MS);
+    await connection.until(() => connection.packets.length === 1, "the question", STEP_LIMIT_MS);
+    connection.sendPacket(answer);
+    expect(sha256((await client.readPacket(STEP_LIMIT_MS)).payload)).toBe(sha256(answer));
+    const response = await fetch(`https://127.0.0.1:${port}/`, { tls: { rejectUnauthorized: false } });
+    expect(await response.text()).toBe(page);
+    expect(proxy.stderr).not.toMatch(/\berror\b|a bug/);
+  } finally {
+    await site.stop(true);
+  }
 }
 
 function sha256(bytes: Uint8Array): string {

@@ -96,7 +96,8 @@ function spawn(command: readonly string[]) {
   return Bun.spawn([...command], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
 }
 
-async function freePort(): Promise<number> {
+/** Returns a port of 127.0.0.1 on which nothing listens just now. */
+export async function freePort(): Promise<number> {
   const server = createServer();
   const { promise, resolve } = Promise.withResolvers<void>();
   server.listen(0, "127.0.0.1", resolve);
