@@ -32,7 +32,7 @@ export const DEFAULT_CF_LIST_URL =
   "https://raw.githubusercontent.com/Flowseal/tg-ws-proxy/main/.github/cfproxy-domains.txt";
 
 /** Who may send PROXY headers unless the user says otherwise: this machine. */
-const DEFAULT_TRUSTED_PROXIES = ["127.0.0.0/8", "::1"].map((text) => IpNetwork.parse(text));
+const DEFAULT_TRUSTED_PROXIES = ["127.0.0.0/8", "::1"];
 
 /** Everything that can be set, checked. */
 export interface Config extends FakeTlsSettings {
@@ -42,7 +42,7 @@ export interface Config extends FakeTlsSettings {
   readonly secrets: readonly NamedSecret[];
   /** Every connection begins with a PROXY header, from one of `trustedProxies`. */
   readonly proxyProtocol: boolean;
-  /** At least one. */
+  /** At least one where `proxyProtocol` is on. */
   readonly trustedProxies: readonly IpNetwork[];
   /** In the order of trying, at least one; a route that lacks its domain is not among them. */
   readonly routes: readonly RouteName[];
@@ -282,7 +282,9 @@ function hintOnRepeated(first: string | undefined, second: string | undefined): 
 }
 
 function readTrustedProxies(reader: FieldReader): readonly IpNetwork[] {
-  if (!reader.given("trustedProxy")) return DEFAULT_TRUSTED_PROXIES;
+  if (!reader.given("trustedProxy")) {
+    return reader.given("proxyProtocol") ? DEFAULT_TRUSTED_PROXIES.map((text) => IpNetwork.parse(text)) : [];
+  }
   return reader.parts("trustedProxy", (text) => IpNetwork.parse(text), "for example 10.0.0.0/8 or ::1");
 }
 

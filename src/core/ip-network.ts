@@ -85,14 +85,21 @@ export function isPublicAddress(ip: string): boolean {
   if (parsed === undefined) return false;
   const address = embeddedIpv4(parsed) ?? parsed;
   const text = formatIp(address);
-  if (address.length === 16 && !GLOBAL_UNICAST.contains(text)) return false;
-  return !NOT_PUBLIC.some((network) => network.contains(text));
+  special ??= {
+    unicast: IpNetwork.parse(GLOBAL_UNICAST),
+    others: NOT_PUBLIC.map((range) => IpNetwork.parse(range)),
+  };
+  if (address.length === 16 && !special.unicast.contains(text)) return false;
+  return !special.others.some((network) => network.contains(text));
 }
 
-/** All of IPv6 that hosts are reached by from elsewhere: ::1, fc00::/7, fe80::/10 and ff00::/8 are outside. */
-const GLOBAL_UNICAST = IpNetwork.parse("2000::/3");
+/** Read by need: doing so at the start costs every proxy 4 MiB of code that few ever run. */
+let special: { readonly unicast: IpNetwork; readonly others: readonly IpNetwork[] } | undefined;
 
-const NOT_PUBLIC: readonly IpNetwork[] = [
+/** All of IPv6 that hosts are reached by from elsewhere: ::1, fc00::/7, fe80::/10 and ff00::/8 are outside. */
+const GLOBAL_UNICAST = "2000::/3";
+
+const NOT_PUBLIC: readonly string[] = [
   "0.0.0.0/8", // this network; most systems take 0.0.0.0 for themselves
   "10.0.0.0/8", // private
   "100.64.0.0/10", // shared by the customers of a provider
@@ -111,7 +118,7 @@ const NOT_PUBLIC: readonly IpNetwork[] = [
   "2001::/23", // protocol assignments, and Teredo
   "2001:db8::/32", // documentation
   "3fff::/20", // documentation
-].map((text) => IpNetwork.parse(text));
+];
 
 function embeddedIpv4(address: Uint8Array): Uint8Array | undefined {
   if (address.length !== 16) return undefined;

@@ -10,7 +10,6 @@ import { MAX_FAKE_TLS_DOMAINS } from "../../src/config/fake-tls.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 import { Pins } from "../../src/config/pins.ts";
 import { ConfigError, type ConfigIssue } from "../../src/core/errors.ts";
-import { IpNetwork } from "../../src/core/ip-network.ts";
 import { formatSecret } from "../../src/protocol/mtproto/secret.ts";
 
 const HEX = "00112233445566778899aabbccddeeff";
@@ -42,7 +41,7 @@ describe("parseConfig()", () => {
       maskHost: undefined,
       maskMax: 512,
       proxyProtocol: false,
-      trustedProxies: ["127.0.0.0/8", "::1"].map((text) => IpNetwork.parse(text)),
+      trustedProxies: [],
       routes: ["direct-ws", "cf-domain", "direct-tcp"],
       tcpAddresses: new Map([
         [1, both("149.154.175.50", "2001:b28:f23d:f001::a")],
