@@ -92,7 +92,18 @@ export class MtprotoServer {
     const messageId = reader.long();
     reader.int();
     const answers = this.#answerMessage(messageId, reader.raw(reader.int()));
-    return answers.map((body) => this.#wrapEncrypted(authKey, head, body));
+    // As Telegram does: what is ready at once goes in one packet.
+    const [first] = answers;
+    if (first === undefined) return [];
+    return [this.#wrapEncrypted(authKey, head, answers.length === 1 ? first : this.#contain(answers))];
+  }
+
+  /** Puts several messages into one. */
+  #contain(bodies: readonly Uint8Array[]): Uint8Array {
+    const messages = bodies.map((body) =>
+      concat(tlLong(this.#nextMessageId()), tlInt(1), tlInt(body.length), body),
+    );
+    return concat(tlInt(TL.container), tlInt(bodies.length), ...messages);
   }
 
   #answerMessage(messageId: bigint, body: Uint8Array): Uint8Array[] {
