@@ -266,7 +266,7 @@ describe.skipIf(CoverSite.missing !== undefined)("fake TLS", () => {
 
   /** Starts a proxy, and waits until it knows how its site answers. */
   async function startProxy(sitePort: number | undefined): Promise<ProxyProcess> {
-    const cover = ["--fake-tls-domain", DOMAIN, "--mask-host", `127.0.0.1:${sitePort}`, "-v"];
+    const cover = ["--fake-tls-domain", DOMAIN, "--mask-host", `127.0.0.1:${sitePort}`];
     const started = await ProxyProcess.start({ stub, args: [...cover, "--accept", "plain,dd,ee", "-v"] });
     await started.logged(/is measured/, MEASURE_LIMIT_MS);
     return started;
