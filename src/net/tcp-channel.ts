@@ -131,10 +131,6 @@ export class TcpChannel implements GatherChannel {
 
   destroy(): void {
     if (this.#closed !== undefined) return;
-    if (this.#resetting) {
-      this.#terminate();
-      return;
-    }
     this.#destroying = true;
     // With our FIN on its way, a reset would take back what a slow peer has not read yet.
     if (this.#ending && this.#queue.length === 0) this.#socket.end();
