@@ -1,3 +1,5 @@
+import type { RefusalReason } from "./events.ts";
+
 /**
  * Base of every error that tgws throws on purpose.
  *
@@ -55,6 +57,13 @@ export class ProxyHeaderError extends HandshakeError {
   constructor(why: ProxyHeaderFault, message: string) {
     super("BAD_PROXY_HEADER", message);
     this.why = why;
+  }
+}
+
+/** A connection that is not served although it may be a client's: a limit was reached. */
+export class RefusedError extends TgwsError<RefusalReason> {
+  constructor(code: RefusalReason) {
+    super(code, `Cannot serve the client: ${code}`);
   }
 }
 

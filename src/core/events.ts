@@ -14,6 +14,9 @@ import type { RouteAttempt } from "./errors.ts";
  * - `bad-proxy-header` no load balancer of ours, or one that did not say whom it brings
  * - `left-early` the client left before its handshake was complete, or while a route was being opened
  * - `no-route` no route to the data centre opened
+ * - `refused` over a limit of its user, of its address or of the server: see {@link RefusalReason}
+ * - `revoked` its user was disabled, removed or expired, or has used up the quota, while it was connected
+ * - `overload` dropped so that the others could go on: memory or file descriptors were short
  * - `shutdown` the program ended
  * - `internal-error` a bug
  */
@@ -30,6 +33,9 @@ export type EndReason =
   | "bad-proxy-header"
   | "left-early"
   | "no-route"
+  | "refused"
+  | "revoked"
+  | "overload"
   | "shutdown"
   | "internal-error";
 
@@ -44,6 +50,7 @@ export type EndReason =
  * - `replay` it was, but it was answered before
  * - `unsupported` it was, but offers nothing that can be answered
  * - `silent` it was not complete when the client ended, the site spoke first, or time was up
+ * - `refused` it is a client's, or may be, but over a limit: see {@link RefusalReason}
  */
 export type MaskReason =
   | "not-tls"
@@ -53,7 +60,33 @@ export type MaskReason =
   | "server-name"
   | "replay"
   | "unsupported"
-  | "silent";
+  | "silent"
+  | "refused";
+
+/**
+ * Why a connection that may be a client's is not served: one closed list.
+ *
+ * - `user-disabled`, `user-expired` its user may not connect, or not any more
+ * - `user-connections`, `user-addresses` its user has as many connections, or comes from as many addresses, as may be
+ * - `user-quota` its user has moved as many bytes as may be
+ * - `address-denied` `--deny` names its address, or `--allow` does not
+ * - `address-connections`, `address-rate` its address has too many connections, or makes new ones too fast
+ * - `connections` the server has as many connections as it can have
+ */
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+
+/** Every {@link RefusalReason}. */
+export const REFUSAL_REASONS = [
+  "user-disabled",
+  "user-expired",
+  "user-connections",
+  "user-addresses",
+  "user-quota",
+  "address-denied",
+  "address-connections",
+  "address-rate",
+  "connections",
+] as const;
 
 /** A session, as observers see it. The object is the same for all of its events; numbers grow while it lives. */
 export interface SessionView {
@@ -86,6 +119,8 @@ export type SessionEvent =
       /** For a person. */
       readonly detail: string;
     }
+  /** Over a limit. Without fake TLS it ends as `refused`; with it, it may be shown the cover site. */
+  | { readonly type: "refused"; readonly session: SessionView; readonly why: RefusalReason }
   /** A way to the data centre is being opened. */
   | {
       readonly type: "attempt";
