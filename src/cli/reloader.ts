@@ -1,0 +1,138 @@
+import { FIELD_NAMES, FIELDS, type FieldName, type RawConfig } from "../config/fields.ts";
+import type { Logger } from "../core/logger.ts";
+import { FileWatch } from "./file-watch.ts";
+
+/** What was read. */
+export interface Loaded {
+  readonly raw: RawConfig;
+  /** The configuration file, if there is one. */
+  readonly file: string | undefined;
+}
+
+/** What a {@link Reloader} works with. */
+export interface ReloaderOptions<Config extends Loaded> {
+  readonly current: Config;
+  /** Reads everything again. @throws {ConfigError} @throws {StartError} */
+  readonly load: () => Config;
+  /** @returns `raw`, checked. @throws {ConfigError} */
+  readonly check: (loaded: Config, raw: RawConfig) => Config;
+  /** Uses it from now on. @throws {Error} When that cannot be; then nothing has changed. */
+  readonly apply: (loaded: Config) => Promise<void>;
+  /** All files that it was read from. */
+  readonly filesOf: (loaded: Config) => readonly string[];
+  readonly log: Logger;
+}
+
+/** Reads the configuration again when it is told to, or a file has changed, and keeps the old one when it is broken. */
+export class Reloader<Config extends Loaded> {
+  readonly #options: ReloaderOptions<Config>;
+  readonly #watch: FileWatch;
+  #current: Config;
+  #running = false;
+  /** Somebody has asked once more meanwhile. */
+  #again = false;
+  /** When what is in force was read: `Date.now()`. */
+  loadedAt = Date.now();
+  /** Why a newer one is not in force. */
+  lastError: string | undefined;
+
+  constructor(options: ReloaderOptions<Config>) {
+    this.#options = options;
+    this.#current = options.current;
+    this.#watch = new FileWatch(() => this.reload());
+    this.#watch.watch(options.filesOf(options.current));
+  }
+
+  get current(): Config {
+    return this.#current;
+  }
+
+  /** One at a time: whoever asks meanwhile causes one more. */
+  reload(): void {
+    this.#again = true;
+    if (this.#running) return;
+    this.#running = true;
+    void this.#run().finally(() => {
+      this.#running = false;
+    });
+  }
+
+  stop(): void {
+    this.#watch.stop();
+  }
+
+  async #run(): Promise<void> {
+    while (this.#again) {
+      this.#again = false;
+      await this.#reload();
+    }
+  }
+
+  async #reload(): Promise<void> {
+    const { load, check, apply, filesOf, log } = this.#options;
+    const before = this.#current;
+    try {
+      const found = load();
+      if (before.file !== undefined && found.file === undefined)
+        throw new Error(`${before.file} is gone`);
+      const { raw, waiting } = keepAtStart(before.raw, found.raw);
+      const next = check(found, raw);
+      const changes = describeChanges(before.raw, raw);
+      await apply(next);
+      this.#current = next;
+      this.loadedAt = Date.now();
+      this.lastError = undefined;
+      log.info(`configuration reloaded: ${changes.join("; ") || "nothing has changed"}`);
+      if (waiting.length > 0) log.warn(`takes effect at the next start: ${waiting.join(", ")}`);
+      this.#watch.watch(filesOf(next));
+    } catch (error) {
+      this.lastError = error instanceof Error ? error.message : String(error);
+      for (const line of this.lastError.split("\n")) log.error(`the configuration stays as it was: ${line}`);
+    }
+  }
+}
+
+/** What only a start can change stays as it is; `waiting` names what has changed of that. */
+function keepAtStart(before: RawConfig, found: RawConfig): { raw: RawConfig; waiting: string[] } {
+  const raw: Partial<Record<FieldName, readonly string[]>> = { ...found };
+  const waiting: string[] = [];
+  for (const name of FIELD_NAMES) {
+    if (FIELDS[name].live) continue;
+    if (!isSame(before[name], found[name])) waiting.push(FIELDS[name].flag);
+    const old = before[name];
+    if (old === undefined) delete raw[name];
+    else raw[name] = old;
+  }
+  return { raw: { ...raw, ...(found.users === undefined ? {} : { users: found.users }) }, waiting };
+}
+
+/** The names of what has changed, never the values: they may be secret. */
+function describeChanges(before: RawConfig, after: RawConfig): string[] {
+  const changes: string[] = [];
+  const settings = FIELD_NAMES.filter((name) => !isSame(before[name], after[name]));
+  if (settings.length > 0) changes.push(`changed ${settings.map((name) => FIELDS[name].flag).join(", ")}`);
+  const old = new Map((before.users ?? []).map((user) => [user.name, JSON.stringify(user.settings)]));
+  const now = new Map((after.users ?? []).map((user) => [user.name, JSON.stringify(user.settings)]));
+  const added = [...now.keys()].filter((name) => !old.has(name));
+  const gone = [...old.keys()].filter((name) => !now.has(name));
+  const other = [...now.keys()].filter((name) => old.has(name) && old.get(name) !== now.get(name));
+  for (const [what, names] of [
+    ["new users", added],
+    ["removed users", gone],
+    ["changed users", other],
+  ] as const) {
+    if (names.length > 0) changes.push(`${what} ${listSome(names)}`);
+  }
+  return changes;
+}
+
+const MOST_NAMED = 8;
+
+function listSome(names: readonly string[]): string {
+  const more = names.length > MOST_NAMED ? ` and ${names.length - MOST_NAMED} more` : "";
+  return names.slice(0, MOST_NAMED).join(", ") + more;
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
+}
