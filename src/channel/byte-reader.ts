@@ -89,6 +89,12 @@ export class ByteReader implements ChannelSink {
     return all.subarray(0, length);
   }
 
+  /** Puts back what was taken last. */
+  putBack(bytes: Uint8Array): void {
+    this.#held.unshift(bytes);
+    this.#heldBytes += bytes.length;
+  }
+
   /** Takes everything that is held. The next sink gets what comes after it. */
   rest(): Uint8Array {
     return this.take(this.#heldBytes);

@@ -11,6 +11,7 @@ import { Stats } from "../observe/stats.ts";
 import { DEFAULT_DC, type Target, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import type { Disguise } from "../proxy/entrance.ts";
+import { OPEN_GATE } from "../proxy/gate.ts";
 import { ReplayBudget } from "../proxy/replay.ts";
 import { ProxyServer } from "../proxy/server.ts";
 import type { PoolCounts } from "../upstream/pool.ts";
@@ -98,6 +99,8 @@ export async function serve(config: Config, version: string): Promise<void> {
         sessionLog.observe(event);
       },
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      gate: OPEN_GATE,
+      addresses: undefined,
       adjustTarget: config.forceTestDc ? toTestTarget : (target) => target,
     },
   );

@@ -1,5 +1,5 @@
 import { randomBytes, randomInt } from "node:crypto";
-import { HandshakeError } from "../core/errors.ts";
+import { HandshakeError, RefusedError } from "../core/errors.ts";
 import type { MaskReason } from "../core/events.ts";
 import { findSigner, type HelloSignature, signFlight } from "../crypto/fake-tls-digest.ts";
 import { answerKeyShare, makeX25519Key } from "../crypto/key-share.ts";
@@ -13,7 +13,7 @@ import {
   chooseSuite,
 } from "../protocol/tls/cover-profile.ts";
 import { encodeFirstFlight } from "../protocol/tls/server-hello.ts";
-import type { SeenHellos } from "./seen-hellos.ts";
+import type { Grant } from "./gate.ts";
 
 /** How far a client's clock may be off, in seconds. */
 const MAX_SKEW_S = 120;
@@ -29,6 +29,8 @@ export type Admission =
       readonly secret: NamedSecret;
       /** The server's first flight, ready to be sent. */
       readonly flight: Uint8Array;
+      /** What its user may do. */
+      readonly grant: Grant;
     }
   | {
       readonly kind: "stranger";
@@ -39,10 +41,24 @@ export type Admission =
       readonly detail: string;
     };
 
+type Stranger = Extract<Admission, { kind: "stranger" }>;
+
+/** Remembers which hellos were answered, over all processes. */
+export interface HelloClaims {
+  /**
+   * Takes a hello for the caller alone.
+   *
+   * @param random Its 32 bytes.
+   * @param now In seconds since the start, of a clock that only goes forward.
+   * @returns `false` when it was taken before.
+   */
+  claim(random: Uint8Array, now: number): boolean | Promise<boolean>;
+}
+
 /** What {@link FakeTls} needs. */
 export interface FakeTlsDeps {
   readonly secrets: readonly NamedSecret[];
-  readonly seen: SeenHellos;
+  readonly seen: HelloClaims;
   /** How the site of a name looks; `undefined` for a name that is none of ours. */
   readonly profileOf: (serverName: string) => CoverProfile | undefined;
   /** Resolves after the first survey of a name's site, or when that takes too long. */
@@ -65,9 +81,16 @@ export class FakeTls {
    * Reads a ClientHello and answers it, or says why not.
    *
    * A wrong digest, a wrong time and a hello that was there before take the same steps, so that the time it takes
-   * does not tell them apart. A hello that is answered is remembered before there is a byte of the answer.
+   * does not tell them apart. A hello that is answered is remembered before there is a byte of the answer, and before
+   * its user is asked for: whoever sends recorded ones must not use up the connections of somebody else.
+   *
+   * @param enter Lets the user in, whose secret it is; a {@link RefusedError} makes it a stranger.
    */
-  async admit(bytes: Uint8Array, whole: WholeHello): Promise<Admission> {
+  async admit(
+    bytes: Uint8Array,
+    whole: WholeHello,
+    enter: (user: string) => Grant | Promise<Grant>,
+  ): Promise<Admission> {
     const { secrets, seen, profileOf, measured, now, onStranger } = this.#deps;
     const hello = parseHello(whole.message);
     if (hello === undefined) return strange("bad-hello", undefined, "its lengths do not fit");
@@ -88,12 +111,14 @@ export class FakeTls {
     if (profile === undefined) return strange("server-name", serverName, `for ${serverName ?? "no name"}`);
     if (suite === undefined)
       return strange("unsupported", serverName, "it offers no cipher suite of TLS 1.3");
-    if (!seen.claim(random, performance.now() / 1000))
+    if (!(await seen.claim(random, performance.now() / 1000)))
       return strange("replay", serverName, "it was here before");
+    const grant = await admitUser(signature.secret.name, enter);
+    if (grant instanceof RefusedError) return refused(grant, serverName);
     await measured(serverName ?? "");
     const look = profileOf(serverName ?? "") ?? profile;
     const flight = await makeFlight(hello, look, chooseSuite(hello, look) ?? suite, signature);
-    return { kind: "client", secret: signature.secret, flight };
+    return { kind: "client", secret: signature.secret, flight, grant };
   }
 }
 
@@ -126,7 +151,24 @@ function parseHello(message: Uint8Array): ClientHello | undefined {
   }
 }
 
-function strange(why: MaskReason, serverName: string | undefined, detail: string): Admission {
+async function admitUser(
+  user: string,
+  enter: (user: string) => Grant | Promise<Grant>,
+): Promise<Grant | RefusedError> {
+  try {
+    return await enter(user);
+  } catch (error) {
+    if (error instanceof RefusedError) return error;
+    throw error;
+  }
+}
+
+/** What is shown to a client that is over a limit. */
+export function refused(error: RefusedError, serverName: string | undefined): Stranger {
+  return strange("refused", serverName, error.code);
+}
+
+function strange(why: MaskReason, serverName: string | undefined, detail: string): Stranger {
   return { kind: "stranger", why, serverName, detail };
 }
 

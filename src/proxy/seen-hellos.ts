@@ -1,3 +1,5 @@
+import type { HelloClaims } from "./fake-tls.ts";
+
 /**
  * How long one is remembered, in seconds. Its digest does not cover the time in it, which whoever has recorded a hello
  * can move on: so the time alone keeps nobody from sending it again.
@@ -22,7 +24,7 @@ export interface HelloStore {
  *
  * Bounded: when full, the oldest is forgotten.
  */
-export class SeenHellos {
+export class SeenHellos implements HelloClaims {
   /** When it may be forgotten, by its key; oldest first. */
   readonly #until = new Map<string, number>();
   readonly #most: number;

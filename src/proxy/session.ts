@@ -2,12 +2,13 @@ import type { Channel, GatherChannel } from "../channel/channel.ts";
 import { Splice, type SpliceEnd } from "../channel/splice.ts";
 import { joinLinks, joinTransforms } from "../channel/transform.ts";
 import { formatBytes } from "../core/bytes.ts";
-import { HandshakeError, NoRouteError, type RouteAttempt, RouteError } from "../core/errors.ts";
-import type { EndReason, MaskReason, Observer, SessionView } from "../core/events.ts";
+import { HandshakeError, NoRouteError, RefusedError, type RouteAttempt, RouteError } from "../core/errors.ts";
+import type { EndReason, MaskReason, Observer, RefusalReason, SessionView } from "../core/events.ts";
 import { describeTarget, type Target } from "../protocol/mtproto/dc.ts";
 import type { Route, Upstream, Way } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { Entrance, type EntranceDeps, type EntranceListener, type Entry } from "./entrance.ts";
+import type { RateBucket, Visit } from "./gate.ts";
 import type { Mask } from "./mask.ts";
 import { Opening, type OpeningListener } from "./opening.ts";
 import { PacketWatch } from "./packet-watch.ts";
@@ -57,6 +58,10 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   readonly #channel: GatherChannel;
   readonly #deps: SessionDeps;
   readonly #onGone: (session: Session) => void;
+  #visit: Visit | undefined;
+  #user: string | undefined;
+  /** What its user says and hears: around the channel may be more. */
+  #client: Channel;
   /** From accept to handshake. */
   #entrance: Entrance | undefined;
   /** From handshake to the first answer. */
@@ -93,6 +98,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     this.id = id;
     this.client = client;
     this.#channel = channel;
+    this.#client = channel;
     this.#deps = deps;
     this.#onGone = onGone;
   }
@@ -116,6 +122,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     } finally {
       this.#channel.destroy();
       this.#upstream?.destroy();
+      this.#visit?.leave();
       this.#onGone(this);
     }
   }
@@ -125,10 +132,14 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
    *
    * Apart from `run`, so that what only the opening needs is not held for as long as the session lives.
    */
-  async #open({ channel, reader, client }: Extract<Entry, { kind: "client" }>): Promise<Splice> {
+  async #open({ channel: own, reader, client, grant }: Extract<Entry, { kind: "client" }>): Promise<Splice> {
     const { routes, standings, replays, observe, adjustTarget } = this.#deps;
     const target = adjustTarget(client.target);
     const name = describeTarget(target);
+    const channel = grant.rate === undefined ? own : await throttle(own, grant.rate);
+    const early = reader.rest();
+    grant.rate?.spend(early.length);
+    this.#client = channel;
     this.secret = client.secret;
     this.target = name;
     this.dc = target.dc;
@@ -139,7 +150,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     const { counts } = this;
     const parts = { client: channel, link, target, name, ways, standings, replays, counts };
     this.#opening = new Opening({ ...parts, listener: this });
-    this.#opening.start(reader.rest());
+    this.#opening.start(early);
     const { way, upstream, openMs, proved, judged } = await this.#opening.done;
     if (way !== this.#way) this.#moveTo(way, upstream, openMs);
     if (proved) this.#deps.onServed(target, ways, way);
@@ -168,6 +179,20 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
 
   onAddress(address: string): void {
     this.client = address;
+  }
+
+  onArrived(visit: Visit): void {
+    this.#visit = visit;
+  }
+
+  onUser(user: string): void {
+    this.#user = user;
+  }
+
+  onRefused(why: RefusalReason, user: string | undefined): void {
+    this.#user = undefined;
+    this.secret = user;
+    this.#deps.observe({ type: "refused", session: this, why });
   }
 
   onMasked(why: MaskReason, detail: string): void {
@@ -236,11 +261,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
       this.#blameSilence();
       return !this.#alone;
     }
-    if (
-      this.#quietDownMs < stalledMs ||
-      this.#watch?.withinPacket !== true ||
-      this.#channel.queuedBytes > 0
-    ) {
+    if (this.#quietDownMs < stalledMs || this.#watch?.withinPacket !== true || this.#client.queuedBytes > 0) {
       return false;
     }
     this.#blame(new RouteError("STALLED", `stopped within a packet after ${formatBytes(down)}`));
@@ -287,6 +308,11 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
       this.stop("network-changed");
   }
 
+  /** Whose secret it has shown, unless that was refused: known a little sooner than {@link Session.secret}. */
+  get user(): string | undefined {
+    return this.#user;
+  }
+
   /** A way to its data centre is open, and has answered or is the best guess. */
   get connected(): boolean {
     return this.#splice !== undefined;
@@ -310,6 +336,8 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   #failed(error: unknown): void {
     if (error instanceof HandshakeError && error.code === "BAD_PROXY_HEADER") {
       this.#ended("bad-proxy-header", error);
+    } else if (error instanceof RefusedError) {
+      this.#ended("refused");
     } else if (error instanceof RouteError) {
       // The cover site is out of reach, unless nobody waits for it any more; of the routes it would be a NoRouteError.
       this.#ended("masked", error.code === "ABORTED" ? undefined : error);
@@ -321,6 +349,12 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
       this.#ended("internal-error", error instanceof Error ? error : new Error(String(error)));
     }
   }
+}
+
+/** Loaded by need: few have such a limit. */
+async function throttle(channel: Channel, rate: RateBucket): Promise<Channel> {
+  const { ThrottledChannel } = await import("./throttled-channel.ts");
+  return new ThrottledChannel(channel, rate);
 }
 
 function reasonOf({ endedBy, error }: SpliceEnd): EndReason {

@@ -83,7 +83,7 @@ describe("buildDisguise()", () => {
       const { bytes } = buildHello({ secret: SECRET.key, serverName, ...time });
       const progress = measureClientHello(bytes);
       if (progress.kind !== "whole") throw new Error("unreachable");
-      expect((await tls.admit(bytes, progress)).kind).toBe(kind);
+      expect((await tls.admit(bytes, progress, () => ({ rate: undefined }))).kind).toBe(kind);
     }
   });
 
@@ -92,7 +92,7 @@ describe("buildDisguise()", () => {
       socket.on("error", () => {});
       socket.on("data", async (bytes: Uint8Array) => {
         const progress = measureClientHello(bytes);
-        if (progress.kind === "whole") await disguise.tls.admit(bytes, progress);
+        if (progress.kind === "whole") await disguise.tls.admit(bytes, progress, () => ({ rate: undefined }));
         socket.destroy();
       });
     });

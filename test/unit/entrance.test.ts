@@ -6,6 +6,7 @@ import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { Cover } from "../../src/proxy/cover.ts";
 import { Entrance, type EntranceDeps, type Entry } from "../../src/proxy/entrance.ts";
 import { FakeTls } from "../../src/proxy/fake-tls.ts";
+import { OPEN_GATE } from "../../src/proxy/gate.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
 import { SiteUsers } from "../../src/proxy/mask.ts";
 import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
@@ -125,11 +126,16 @@ function setUp(options: Options = {}): Setup {
       disguise: { tls, cover, users: new SiteUsers(100) },
       trustedProxies: undefined,
       handshakeTimeoutMs: HANDSHAKE_MS,
+      gate: OPEN_GATE,
+      addresses: undefined,
       ...deps,
     },
     {
       counts: { up: 0, down: 0 },
       onAddress: (heard) => addresses.push(heard),
+      onArrived: () => {},
+      onUser: () => {},
+      onRefused: () => {},
       onMasked: (why, detail) => masked.push({ why, detail }),
     },
   );

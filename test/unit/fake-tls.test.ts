@@ -51,7 +51,7 @@ const hello = (options: Partial<HelloOptions> = {}): BuiltHello =>
 function admit(tls: FakeTls, bytes: Uint8Array): Promise<Admission> {
   const progress = measureClientHello(bytes);
   if (progress.kind !== "whole") throw new Error("the hello is not whole");
-  return tls.admit(bytes, progress);
+  return tls.admit(bytes, progress, () => ({ rate: undefined }));
 }
 
 async function admitted(tls: FakeTls, bytes: Uint8Array): Promise<Extract<Admission, { kind: "client" }>> {

@@ -7,6 +7,7 @@ import { TcpDialer } from "../../src/net/tcp-dial.ts";
 import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { Cover } from "../../src/proxy/cover.ts";
 import { FakeTls } from "../../src/proxy/fake-tls.ts";
+import { OPEN_GATE } from "../../src/proxy/gate.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
 import { SiteUsers } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
@@ -81,6 +82,8 @@ function start(port = 0, deps: Partial<SessionDeps> = {}): Setup {
       onServed: () => {},
       observe: (event) => events.push(event),
       handshakeTimeoutMs: 5_000,
+      gate: OPEN_GATE,
+      addresses: undefined,
       adjustTarget: (target) => target,
       ...deps,
     },

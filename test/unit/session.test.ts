@@ -10,6 +10,7 @@ import type { Target } from "../../src/protocol/mtproto/dc.ts";
 import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { Cover } from "../../src/proxy/cover.ts";
 import { FakeTls } from "../../src/proxy/fake-tls.ts";
+import { OPEN_GATE } from "../../src/proxy/gate.ts";
 import { ANY_FORM } from "../../src/proxy/handshake.ts";
 import { SiteUsers } from "../../src/proxy/mask.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
@@ -144,6 +145,8 @@ function setUp(deps: Partial<SessionDeps> = {}): Setup {
       replays: new ReplayBudget(),
       onServed: (target, ways, by) => served.push({ target, ways, by }),
       handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+      gate: OPEN_GATE,
+      addresses: undefined,
       adjustTarget: (target) => target,
       ...deps,
       observe: (event) => {
@@ -537,6 +540,8 @@ describe("Session.look()", () => {
             onServed: () => {},
             observe: (event) => events.push(event),
             handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
+            gate: OPEN_GATE,
+            addresses: undefined,
             adjustTarget: (target) => target,
           },
           () => {},

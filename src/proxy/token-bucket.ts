@@ -1,0 +1,133 @@
+import type { RateBucket } from "./gate.ts";
+
+/** What may pass at once after a pause, as a part of a second: short, so that the rate is true over any second. */
+const BURST_S = 0.1;
+/** So much of a second's bytes must be there before anybody is woken: fewer, larger turns cost less. */
+const TURN_S = 0.02;
+/** However slow it is: a packet of a chat passes in one go. */
+const LEAST_BURST = 4 * 1024;
+
+/** What a {@link TokenBucket} reads time from. */
+export interface Clock {
+  /** Milliseconds, only forward. */
+  readonly now: () => number;
+  /** Calls `listener` after `ms`. @returns Takes that back. */
+  readonly after: (ms: number, listener: () => void) => () => void;
+}
+
+/** The runtime's own. */
+export const SYSTEM_CLOCK: Clock = {
+  now: () => performance.now(),
+  after: (ms, listener) => {
+    const timer = setTimeout(listener, ms);
+    timer.unref();
+    return () => clearTimeout(timer);
+  },
+};
+
+/**
+ * So many bytes a second, over all who share it.
+ *
+ * Who finds it empty waits in line, and has a turn of about 20 ms' bytes when it comes to the front: all get the
+ * same, however large the pieces are in which they move their bytes.
+ */
+export class TokenBucket implements RateBucket {
+  readonly #clock: Clock;
+  #perMs = 0;
+  #burst = 0;
+  #turn = 0;
+  #tokens = 0;
+  #at: number;
+  /** Those who wait, in the order in which they came. */
+  readonly #line = new Set<() => void>();
+  /** Somebody has its turn: the others still wait, but not it. */
+  #serving = false;
+  #cancelTimer: (() => void) | undefined;
+
+  constructor(bytesPerSecond: number, clock: Clock = SYSTEM_CLOCK) {
+    this.#clock = clock;
+    this.#at = clock.now();
+    this.rate = bytesPerSecond;
+    this.#tokens = this.#burst;
+  }
+
+  /** Bytes a second, from now on. */
+  set rate(bytesPerSecond: number) {
+    this.#fill();
+    this.#perMs = bytesPerSecond / 1_000;
+    this.#burst = Math.max(bytesPerSecond * BURST_S, LEAST_BURST);
+    this.#turn = Math.min(bytesPerSecond * TURN_S, this.#burst);
+    if (this.#tokens > this.#burst) this.#tokens = this.#burst;
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    this.#schedule();
+  }
+
+  get rate(): number {
+    return this.#perMs * 1_000;
+  }
+
+  get empty(): boolean {
+    if (this.#line.size > 0 && !this.#serving) return true;
+    this.#fill();
+    return this.#tokens <= 0;
+  }
+
+  spend(bytes: number): void {
+    this.#fill();
+    this.#tokens -= bytes;
+  }
+
+  /** Takes up to `most` bytes; returns how many, 0 when it is empty. What is not used can be given back by `spend(-n)`. */
+  take(most: number): number {
+    if (this.empty) return 0;
+    const taken = Math.min(most, Math.floor(this.#tokens));
+    this.#tokens -= taken;
+    return taken;
+  }
+
+  whenReady(listener: () => void): () => void {
+    const turn = (): void => listener();
+    this.#line.add(turn);
+    this.#schedule();
+    return () => {
+      this.#line.delete(turn);
+      if (this.#line.size > 0) return;
+      this.#cancelTimer?.();
+      this.#cancelTimer = undefined;
+    };
+  }
+
+  #fill(): void {
+    const now = this.#clock.now();
+    if (now > this.#at) this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#at) * this.#perMs);
+    this.#at = now;
+  }
+
+  #schedule(): void {
+    if (this.#cancelTimer !== undefined || this.#line.size === 0) return;
+    this.#fill();
+    const missing = Math.max(0, this.#turn - this.#tokens);
+    const ms = Math.max(1, Math.ceil(missing / this.#perMs));
+    this.#cancelTimer = this.#clock.after(ms, () => {
+      this.#cancelTimer = undefined;
+      this.#serve();
+    });
+  }
+
+  /** Gives turns until nothing is left. */
+  #serve(): void {
+    this.#serving = true;
+    try {
+      for (let left = this.#line.size; left > 0 && !this.empty; left -= 1) {
+        const [turn] = this.#line;
+        if (turn === undefined) break;
+        this.#line.delete(turn);
+        turn();
+      }
+    } finally {
+      this.#serving = false;
+      this.#schedule();
+    }
+  }
+}
