@@ -54,10 +54,14 @@ export async function serve(config: Config, version: string): Promise<void> {
   const secrets = resolveSecrets(config);
   const signalled = untilSignal();
   const trust = await readTrust(config);
-  const log = await createLogger({ verbose: config.verbose, file: config.logFile });
+  const log = await createLogger({
+    level: config.verbose ? "debug" : "info",
+    format: "auto",
+    file: config.logFile,
+  });
   const counts = { pool: newPoolCounts(), cfPool: newPoolCounts() };
-  const stats = new Stats(counts);
-  const sessionLog = new SessionLog(log, { verbose: config.verbose });
+  const stats = new Stats({ ...counts, log: () => log.counts });
+  const sessionLog = new SessionLog(log);
   const state = openState((error) => log.warn(error.message));
   const { standings } = state;
   if (state.damaged) log.warn("what was learned about routes cannot be read: it is learned anew");

@@ -1,7 +1,7 @@
-import { formatBytes } from "../core/bytes.ts";
 import { ProxyHeaderError } from "../core/errors.ts";
 import type { SessionEvent, SessionView } from "../core/events.ts";
-import type { LogFields, Logger } from "../core/logger.ts";
+import type { LogFields } from "../core/logger.ts";
+import type { LevelLogger } from "./log.ts";
 
 /** What to do where connections come without a header that can be read. */
 const HEADER_HINT = "set send-proxy-v2 (HAProxy) or proxy_protocol on (nginx), or leave out --proxy-protocol";
@@ -17,8 +17,7 @@ const HEALTH_LIMIT = 1_000;
  * a public port sees them all day. A data centre without a route is a warning, once a minute with a count.
  */
 export class SessionLog {
-  readonly #log: Logger;
-  readonly #verbose: boolean;
+  readonly #log: LevelLogger;
   readonly #now: () => number;
   /** By target: two dozen at most. */
   readonly #noRoute = new Map<string, { saidAt: number; repeats: number }>();
@@ -27,10 +26,9 @@ export class SessionLog {
   /** When a route was last said to carry nothing, by route and target. */
   readonly #health = new Map<string, number>();
 
-  constructor(log: Logger, options: { readonly verbose: boolean; readonly now?: () => number }) {
+  constructor(log: LevelLogger, now = (): number => performance.now()) {
     this.#log = log;
-    this.#verbose = options.verbose;
-    this.#now = options.now ?? (() => performance.now());
+    this.#now = now;
   }
 
   readonly observe = (event: SessionEvent): void => {
@@ -43,20 +41,33 @@ export class SessionLog {
         this.#log.debug("client", {
           session: session.id,
           client: session.client,
-          secret: session.secret,
+          user: session.secret,
           dc: session.target,
         });
         break;
       case "masked":
-        this.#log.debug(`shown the cover site: ${event.detail}`, {
+        this.#log.debug("shown the cover site", {
           session: session.id,
           client: session.client,
           why: event.why,
+          detail: event.detail,
         });
         if (event.why === "skew") this.#sayClock(session.client, event.detail);
         break;
+      case "refused":
+        this.#log.debug("over a limit: refused", {
+          session: session.id,
+          user: session.secret,
+          client: session.client,
+          why: event.why,
+        });
+        break;
       case "attempt":
-        this.#log.debug(`opening ${event.endpoint}`, { session: session.id, route: event.route });
+        this.#log.debug(`opening ${event.endpoint}`, {
+          session: session.id,
+          user: session.secret,
+          route: event.route,
+        });
         break;
       case "route-failed":
         this.#failed(event);
@@ -89,7 +100,7 @@ export class SessionLog {
     if (health && this.#isNews(`${route} ${endpoint} ${session.target}`)) {
       this.#log.warn(`${text}; other routes go first now`, { dc: session.target, route, code: error.code });
     } else {
-      this.#log.debug(text, { session: session.id, route, code: error.code });
+      this.#log.debug(text, { session: session.id, user: session.secret, route, code: error.code });
     }
   }
 
@@ -108,12 +119,15 @@ export class SessionLog {
       ...this.#where(session),
       client: session.client,
       reason,
-      up: formatBytes(session.counts.up).replace(" ", ""),
-      down: formatBytes(session.counts.down).replace(" ", ""),
+      up: session.counts.up,
+      down: session.counts.down,
       seconds: Number(((performance.now() - session.startedAt) / 1000).toFixed(1)),
     };
     if (reason === "internal-error") {
-      this.#log.error(`session ended by a bug: ${(this.#verbose && error?.stack) || error?.message}`, fields);
+      this.#log.error(
+        `session ended by a bug: ${(this.#log.enabled("debug") && error?.stack) || error?.message}`,
+        fields,
+      );
     } else if (reason === "no-route") {
       this.#sayNoRoute(session.target ?? "", error?.message ?? "");
       this.#log.debug("session ended", fields);
@@ -126,6 +140,8 @@ export class SessionLog {
         this.#log.warn(`refused ${session.client}: ${error?.message}${hint}`);
       }
       this.#log.debug("session ended", { ...fields, error: error?.message });
+    } else if (reason === "revoked" || reason === "overload") {
+      this.#log.info("session ended", fields);
     } else if (session.route === undefined) {
       this.#log.debug(reason === "stranger" ? "not a client: dropped" : "session ended", fields);
     } else {
@@ -160,6 +176,6 @@ export class SessionLog {
   }
 
   #where({ id, secret, target, route }: SessionView): LogFields {
-    return { session: id, secret, dc: target, route };
+    return { session: id, user: secret, dc: target, route };
   }
 }

@@ -3,7 +3,10 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { StartError } from "../../src/core/errors.ts";
-import { createLogger, formatLine, type LogFileOptions } from "../../src/observe/log.ts";
+import type { LogFormat, LogLevel } from "../../src/core/logger.ts";
+import type { LogFileOptions } from "../../src/observe/file-sink.ts";
+import { createLogger } from "../../src/observe/log.ts";
+import { formatLine } from "../../src/observe/log-record.ts";
 
 const SOURCE = resolve(import.meta.dir, "../../src/observe/log.ts");
 const KIB = 1024;
@@ -26,12 +29,16 @@ interface Printed {
 /** Runs `body` with a `log` in a program of its own, whose standard error is a pipe. */
 async function runWithLog(
   body: string,
-  options: { readonly verbose?: boolean; readonly file?: LogFileOptions } = {},
+  options: {
+    readonly level?: LogLevel;
+    readonly format?: LogFormat;
+    readonly file?: LogFileOptions;
+  } = {},
 ): Promise<Printed> {
-  const { verbose = false, file } = options;
+  const { level = "info", format = "auto", file } = options;
   const script = `
     import { createLogger } from ${JSON.stringify(SOURCE)};
-    const log = await createLogger({ verbose: ${verbose}, file: ${JSON.stringify(file)} });
+    const log = await createLogger(${JSON.stringify({ level, format, file })});
     ${body}
   `;
   const program = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "pipe" });
@@ -100,7 +107,7 @@ describe("createLogger()", () => {
   });
 
   test("writes debug lines when it is verbose", async () => {
-    const { stderr } = await runWithLog(`log.debug("four", { dc: "DC 4" });`, { verbose: true });
+    const { stderr } = await runWithLog(`log.debug("four", { dc: "DC 4" });`, { level: "debug" });
     expect(stderr).toMatch(/^\d\d:\d\d:\d\dZ debug four dc="DC 4"\n$/);
   });
 
@@ -133,7 +140,11 @@ describe("createLogger()", () => {
     const blocked = join(folder, "file");
     writeFileSync(blocked, "");
     for (const bad of [join(blocked, "tgws.log"), folder]) {
-      const made = createLogger({ verbose: false, file: { path: bad, maxBytes: KIB, backups: 0 } });
+      const made = createLogger({
+        level: "info",
+        format: "plain",
+        file: { path: bad, maxBytes: KIB, backups: 0 },
+      });
       const error: unknown = await made.catch((caught: unknown) => caught);
       expect(error).toBeInstanceOf(StartError);
       expect(error).toMatchObject({ code: "FILE", hint: "choose another file: --log-file" });

@@ -139,7 +139,7 @@ describe("serve()", () => {
     await proxy.stop();
     const log = proxy.log();
     expect(log).toMatch(
-      /session ended session=1 secret=ann dc="DC 4" route=direct-tcp client=127\.0\.0\.1 reason=client-/,
+      /session ended session=1 user=ann dc="DC 4" route=direct-tcp client=127\.0\.0\.1 reason=client-/,
     );
     expect(log).toMatch(/stats: total=1 active=0 ws=0 tcp_fb=1 /);
     expect(log).toMatch(
