@@ -53,6 +53,9 @@ export interface RouteSet {
   readonly proxy: OutboundProxy | undefined;
   /** The network has changed: drops what was opened ahead of time. */
   drop(): void;
+  /** No session begins with them any more: what is done ahead of time is given up. */
+  retire(): void;
+  /** No session has them any more. */
   close(): void;
 }
 
@@ -149,6 +152,10 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
         testAddresses: config.testTcpAddresses,
       }),
   };
+  const retire = (): void => {
+    domainList?.close();
+    for (const pool of pools) pool.close();
+  };
   return {
     routes: config.routes.map((name) => make[name]()),
     domainList,
@@ -157,10 +164,10 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
       tcp.forgive();
       for (const pool of pools) pool.drop();
     },
+    retire,
     close: () => {
+      retire();
       closing.abort();
-      domainList?.close();
-      for (const pool of pools) pool.close();
       bridge?.close();
     },
   };

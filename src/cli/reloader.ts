@@ -73,8 +73,7 @@ export class Reloader<Config extends Loaded> {
     const before = this.#current;
     try {
       const found = load();
-      if (before.file !== undefined && found.file === undefined)
-        throw new Error(`${before.file} is gone`);
+      if (before.file !== undefined && found.file === undefined) throw new Error(`${before.file} is gone`);
       const { raw, waiting } = keepAtStart(before.raw, found.raw);
       const next = check(found, raw);
       const changes = describeChanges(before.raw, raw);

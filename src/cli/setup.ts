@@ -16,7 +16,7 @@ import type { State } from "./state.ts";
 import { readTrust } from "./trust.ts";
 
 /** What one configuration gives to new sessions. */
-export interface Generation {
+export interface Setup {
   readonly deps: SessionDeps;
   readonly routes: RouteSet;
   /** What the routes were made of: while this stays the same, so do they. */
@@ -26,8 +26,8 @@ export interface Generation {
   readonly coverKey: string;
 }
 
-/** What all generations share. */
-export interface GenerationParts {
+/** What all of them share. */
+export interface SetupParts {
   readonly log: Logger;
   readonly gate: Gate;
   readonly hellos: HelloClaims;
@@ -64,11 +64,11 @@ const COVER_FIELDS: readonly FieldName[] = ["host", "maskHost", "upstreamProxy",
  *
  * @throws {ConfigError} @throws {StartError} When a file or an address cannot be used; then nothing was changed.
  */
-export async function makeGeneration(
+export async function makeSetup(
   { config, raw, secrets }: Settings,
-  parts: GenerationParts,
-  before: Generation | undefined,
-): Promise<Generation> {
+  parts: SetupParts,
+  before: Setup | undefined,
+): Promise<Setup> {
   const { log, gate, hellos, state, replays, restorer, counts, observe, port } = parts;
   const trust = await readTrust(config);
   const addresses = await readAddressLists(config);
