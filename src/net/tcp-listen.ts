@@ -1,4 +1,4 @@
-import type { TCPSocketListener } from "bun";
+import type { SocketHandler, TCPSocketListener } from "bun";
 import type { GatherChannel } from "../channel/channel.ts";
 import { StartError } from "../core/errors.ts";
 import { GrowthCollector } from "./growth-collector.ts";
@@ -15,71 +15,176 @@ export interface Accepted {
 export interface Listener {
   /** The port, also when 0 was asked for. */
   readonly port: number;
+  /** Connections that were closed at once: there was no room, or a pause. */
+  readonly shed: number;
   /** Whether a connection to it still succeeds. Its sessions see that as a client who leaves at once. */
   alive(): Promise<boolean>;
+  /**
+   * Accepts nobody for now: those who come wait in the system's queue. Where that cannot be had (Windows, or no file
+   * descriptor is left), they are closed at once.
+   */
+  pause(): Promise<void>;
+  /** @throws {StartError} When that fails, because memory or file descriptors are short: try again later. */
+  resume(): void;
+  /** Whether somebody waits to be accepted; `undefined` where that cannot be asked. */
+  waiting(): Promise<boolean | undefined>;
   /** Accepts nobody any more; those who are connected stay. */
   stop(): void;
+}
+
+/** Where and how to listen. */
+export interface ListenOptions {
+  readonly host: string;
+  readonly port: number;
+  /** Bytes queued for a client from which on it counts as congested. */
+  readonly highWater: number;
+  /** A listening socket that was opened by somebody else, on `port`; it belongs to the listener. */
+  readonly fd?: number | undefined;
+  /** Others listen there, too, and the system shares out who comes. */
+  readonly reusePort?: boolean | undefined;
+  /** Whether there is room for one more; asked before anything is allocated for it. Without: always. */
+  readonly hasRoom?: () => boolean;
 }
 
 /**
  * Listens for TCP clients.
  *
- * @param highWater Bytes queued for a client from which on it counts as congested.
  * @param onAccept Must attach a sink before it returns.
  * @throws {StartError} When the address cannot be listened on.
  */
-export function listenTcp(
-  { host, port, highWater }: { readonly host: string; readonly port: number; readonly highWater: number },
-  onAccept: (accepted: Accepted) => void,
-): Listener {
-  const collector = new GrowthCollector();
+export function listenTcp(options: ListenOptions, onAccept: (accepted: Accepted) => void): Listener {
+  return new TcpListener(options, onAccept);
+}
+
+type BunListener = TCPSocketListener<TcpChannel | undefined>;
+
+class TcpListener implements Listener {
+  readonly port: number;
+  shed = 0;
+  readonly #options: ListenOptions;
+  readonly #onAccept: (accepted: Accepted) => void;
+  readonly #collector = new GrowthCollector();
   /** Clients that have not said their last: sessions that only wait for their end do not count. */
-  let clients = 0;
-  let listener: TCPSocketListener<TcpChannel | undefined>;
-  try {
-    listener = Bun.listen<TcpChannel | undefined>({
-      hostname: host,
-      port,
-      allowHalfOpen: true,
-      socket: {
-        ...TCP_HANDLERS,
-        open(socket) {
-          // Its types do not say so: a client that has reset the connection meanwhile has no address any more.
-          const address: string | undefined = socket.remoteAddress;
-          if (address === undefined) {
-            socket.terminate();
-            return;
-          }
-          clients += 1;
-          collector.note(clients);
-          onAccept({ channel: new TcpChannel(socket, highWater), address });
-        },
-        end(socket) {
-          if (socket.data === undefined) return;
-          clients -= 1;
-          collector.note(clients);
-          TCP_HANDLERS.end(socket);
-        },
-        close(socket, error) {
-          if (socket.data?.peerEnded === false) {
-            clients -= 1;
-            collector.note(clients);
-          }
-          TCP_HANDLERS.close(socket, error);
-        },
-      },
-    });
-  } catch (error) {
-    throw startErrorOf(error, host, port);
+  #clients = 0;
+  #listener: BunListener | undefined;
+  /** While it is paused: keeps the socket open. */
+  #kept: number | undefined;
+  /** It cannot be paused: those who come are closed. */
+  #refusing = false;
+  #stopped = false;
+
+  constructor(options: ListenOptions, onAccept: (accepted: Accepted) => void) {
+    this.#options = options;
+    this.#onAccept = onAccept;
+    const listener = this.#open(options.fd);
+    this.#listener = listener;
+    this.port = options.fd === undefined ? listener.port : options.port;
   }
-  return {
-    port: listener.port,
-    alive: () => canConnect(host, listener.port),
-    stop: () => {
-      listener.stop(false);
-      collector.stop();
-    },
-  };
+
+  alive(): Promise<boolean> {
+    // What somebody else has opened is shared: a connection would go to any of those who listen there.
+    if (this.#options.fd !== undefined || this.#listener === undefined) return Promise.resolve(true);
+    return canConnect(this.#options.host, this.port);
+  }
+
+  async pause(): Promise<void> {
+    const libc = await loadLibc();
+    const listener = this.#listener;
+    if (listener === undefined || this.#stopped) return;
+    this.#kept = libc?.duplicate(descriptorOf(listener));
+    if (this.#kept === undefined) {
+      this.#refusing = true;
+      return;
+    }
+    this.#listener = undefined;
+    listener.stop(false);
+  }
+
+  resume(): void {
+    this.#refusing = false;
+    const kept = this.#kept;
+    if (kept === undefined || this.#stopped) return;
+    this.#listener = this.#open(kept);
+    this.#kept = undefined; // it belongs to the listener now
+  }
+
+  async waiting(): Promise<boolean | undefined> {
+    const libc = await loadLibc();
+    const fd = this.#kept ?? (this.#listener && descriptorOf(this.#listener));
+    return fd === undefined || this.#stopped ? undefined : libc?.isReadable(fd);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#listener?.stop(false);
+    this.#collector.stop();
+    const kept = this.#kept;
+    if (kept !== undefined) void loadLibc().then((libc) => libc?.closeDescriptor(kept));
+  }
+
+  #open(fd: number | undefined): BunListener {
+    const { host, port, reusePort } = this.#options;
+    const socket = this.#handlers();
+    try {
+      return Bun.listen<TcpChannel | undefined>({
+        ...(fd === undefined
+          ? { hostname: host, port, reusePort: reusePort === true }
+          : { fd, hostname: host, port }), // its types leave `fd` out, with which the others do not matter
+        allowHalfOpen: true,
+        socket,
+      });
+    } catch (error) {
+      throw startErrorOf(error, host, port);
+    }
+  }
+
+  #handlers(): SocketHandler<TcpChannel | undefined> {
+    return {
+      ...TCP_HANDLERS,
+      open: (socket) => {
+        if (this.#refusing || this.#options.hasRoom?.() === false) {
+          this.shed += 1;
+          socket.end();
+          return;
+        }
+        // Its types do not say so: a client that has reset the connection meanwhile has no address any more.
+        const address: string | undefined = socket.remoteAddress;
+        if (address === undefined) {
+          socket.terminate();
+          return;
+        }
+        this.#clients += 1;
+        this.#collector.note(this.#clients);
+        const channel = new TcpChannel(socket, this.#options.highWater);
+        this.#onAccept({ channel, address });
+      },
+      end: (socket) => {
+        if (socket.data === undefined) return;
+        this.#clients -= 1;
+        this.#collector.note(this.#clients);
+        TCP_HANDLERS.end(socket);
+      },
+      close: (socket, error) => {
+        if (socket.data?.peerEnded === false) {
+          this.#clients -= 1;
+          this.#collector.note(this.#clients);
+        }
+        TCP_HANDLERS.close(socket, error);
+      },
+    };
+  }
+}
+
+/** Its types leave it out. */
+function descriptorOf(listener: object): number {
+  return "fd" in listener && typeof listener.fd === "number" ? listener.fd : -1;
+}
+
+type Libc = typeof import("./libc.ts");
+
+/** Loaded by need: it costs 2 MiB. `undefined` when there are no file descriptors left to load it with. */
+function loadLibc(): Promise<Libc | undefined> {
+  return import("./libc.ts").catch(() => undefined);
 }
 
 /** How long the kernel may take to accept a connection to ourselves, in milliseconds. */

@@ -1,13 +1,35 @@
 import { type Accepted, type Listener, listenTcp } from "../net/tcp-listen.ts";
+import { Generation } from "./generation.ts";
 import { type QuietLimits, Session, type SessionDeps } from "./session.ts";
+
+/** What a server may use; what is `undefined` has no limit. */
+export interface ServerLimits {
+  /** Connections at a time. More are closed as soon as they are accepted. */
+  readonly maxConnections: number | undefined;
+  /** Bytes that wait to be sent, over all sessions. Above, those that have moved nothing for longest are dropped. */
+  readonly bufferBytes: number | undefined;
+}
 
 /** Where a server listens, and its limits. */
 export interface ServerOptions {
   readonly host: string;
   readonly port: number;
+  /** A listening socket that was opened by somebody else, on `port`; it belongs to the server. */
+  readonly fd?: number | undefined;
+  /** Others listen there, too, and the system shares out who comes. */
+  readonly reusePort?: boolean;
   /** Bytes queued for a client from which on it counts as congested. */
   readonly highWater: number;
   readonly quiet: QuietLimits;
+  readonly limits?: ServerLimits;
+}
+
+/** What was turned away or dropped so that the others could go on, since the start. */
+export interface ShedCounts {
+  /** Connections that were closed as soon as they were accepted. */
+  readonly connections: number;
+  /** Sessions that ended as `overload`. */
+  readonly sessions: number;
 }
 
 /** How often sessions are looked at for silence, in milliseconds. */
@@ -15,27 +37,37 @@ const LOOK_MS = 2_500;
 /** How long a data centre has for a sign of life after the network has changed, in milliseconds. */
 const SIGN_OF_LIFE_MS = 6_000;
 
+/** After the time of a drain is over: how long connections may take to close, in milliseconds. */
+const LAST_WORDS_MS = 2_000;
+const NO_LIMITS: ServerLimits = { maxConnections: undefined, bufferBytes: undefined };
+
 /** Accepts clients and runs a session for each. */
 export class ProxyServer {
   readonly #sessions = new Set<Session>();
   readonly #listen: () => Listener;
+  #generation: Generation;
+  #limits: ServerLimits;
   #listener: Listener;
   #judgement: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
   readonly #look: ReturnType<typeof setInterval>;
   #lastId = 0;
-  #onEmpty: (() => void) | undefined;
+  /** Of sessions that have ended since the last tally. */
+  #usage = new Map<string, { up: number; down: number }>();
+  /** Connections that earlier listeners have closed. */
+  #shedBefore = 0;
+  readonly #onEmpty = new Set<() => void>();
 
   /** @throws {StartError} When the address cannot be listened on. */
-  constructor({ host, port, highWater, quiet }: ServerOptions, deps: SessionDeps) {
-    const onAccept = ({ channel, address }: Accepted): void => {
-      const session = new Session(++this.#lastId, address, channel, deps, this.#onGone);
-      this.#sessions.add(session);
-      void session.run();
-    };
-    this.#listener = listenTcp({ host, port, highWater }, onAccept);
+  constructor(options: ServerOptions, deps: SessionDeps) {
+    const { quiet, fd, limits, ...where } = options;
+    this.#limits = limits ?? NO_LIMITS;
+    this.#generation = new Generation(deps, this.#onGone);
+    const open = (port: number, inherited: number | undefined): Listener =>
+      listenTcp({ ...where, port, fd: inherited, hasRoom: this.#hasRoom }, this.#onAccept);
+    this.#listener = open(options.port, fd);
     const samePort = this.#listener.port;
-    this.#listen = () => listenTcp({ host, port: samePort, highWater }, onAccept);
+    this.#listen = () => open(samePort, undefined);
     this.#look = setInterval(() => {
       for (const session of this.#sessions) session.look(LOOK_MS, quiet);
     }, LOOK_MS);
@@ -43,6 +75,56 @@ export class ProxyServer {
 
   get port(): number {
     return this.#listener.port;
+  }
+
+  /** Sessions right now. */
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  get shed(): ShedCounts {
+    return { connections: this.#shedBefore + this.#listener.shed, sessions: 0 };
+  }
+
+  /**
+   * Gives `deps` to sessions that begin from now on; the others keep what they have.
+   *
+   * @param onRetired Called once the last session has gone that has what was used before, which may be now.
+   */
+  use(deps: SessionDeps, onRetired: () => void = () => {}): void {
+    const before = this.#generation;
+    this.#generation = new Generation(deps, this.#onGone);
+    before.retire(onRetired);
+  }
+
+  setLimits(limits: ServerLimits): void {
+    this.#limits = limits;
+  }
+
+  /** Ends the sessions of these users, as `revoked`. */
+  revoke(users: Iterable<string>): void {
+    const names = new Set(users);
+    for (const session of this.#sessions) {
+      if (session.user !== undefined && names.has(session.user)) session.stop("revoked");
+    }
+  }
+
+  /** Returns what each user has moved since the last call; users who have moved nothing are left out. */
+  tally(): Map<string, { readonly up: number; readonly down: number }> {
+    for (const session of this.#sessions) session.tally(this.#usage);
+    const usage = this.#usage;
+    this.#usage = new Map();
+    return usage;
+  }
+
+  /** Accepts nobody until {@link ProxyServer.resume}: those who come wait, where the system can have them wait. */
+  pause(): Promise<void> {
+    return this.#listener.pause();
+  }
+
+  /** @throws {StartError} When memory or file descriptors are short: try again later. */
+  resume(): void {
+    this.#listener.resume();
   }
 
   /**
@@ -63,30 +145,66 @@ export class ProxyServer {
     const listener = this.#listener;
     if ((await listener.alive()) || this.#stopped || listener !== this.#listener) return;
     listener.stop();
+    this.#shedBefore += listener.shed;
     this.#listener = this.#listen();
   }
 
   /** Accepts nobody any more, waits up to `graceMs` for the sessions to end by themselves, then ends them. */
   async stop(graceMs: number): Promise<void> {
+    this.#close();
+    for (const session of this.#sessions) if (!session.connected) session.stop("shutdown");
+    await this.#emptyWithin(graceMs);
+    await this.#end(graceMs);
+  }
+
+  /**
+   * As {@link ProxyServer.stop}, for somebody else to take its place unnoticed: those that have just come may still
+   * find their way, too. While it waits, `stop` may shorten that.
+   */
+  async drain(limitMs: number): Promise<void> {
+    this.#close();
+    await this.#emptyWithin(limitMs);
+    await this.#end(LAST_WORDS_MS);
+  }
+
+  #close(): void {
+    if (this.#stopped) return;
     this.#stopped = true;
     clearTimeout(this.#judgement);
     this.#listener.stop();
-    for (const session of this.#sessions) if (!session.connected) session.stop("shutdown");
-    if (this.#sessions.size > 0) await this.#emptyWithin(graceMs);
+  }
+
+  async #end(graceMs: number): Promise<void> {
     clearInterval(this.#look);
     for (const session of this.#sessions) session.stop("shutdown");
-    if (this.#sessions.size > 0) await this.#emptyWithin(graceMs);
+    await this.#emptyWithin(graceMs);
   }
 
   #emptyWithin(limitMs: number): Promise<void> {
+    if (this.#sessions.size === 0) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
     const timer = setTimeout(resolve, limitMs);
-    this.#onEmpty = resolve;
-    return promise.finally(() => clearTimeout(timer));
+    this.#onEmpty.add(resolve);
+    return promise.finally(() => {
+      clearTimeout(timer);
+      this.#onEmpty.delete(resolve);
+    });
   }
+
+  readonly #hasRoom = (): boolean =>
+    this.#sessions.size < (this.#limits.maxConnections ?? Number.POSITIVE_INFINITY);
+
+  readonly #onAccept = ({ channel, address }: Accepted): void => {
+    const generation = this.#generation;
+    generation.enter();
+    const session = new Session(++this.#lastId, address, channel, generation.deps, generation.onGone);
+    this.#sessions.add(session);
+    void session.run();
+  };
 
   readonly #onGone = (session: Session): void => {
     this.#sessions.delete(session);
-    if (this.#sessions.size === 0) this.#onEmpty?.();
+    session.tally(this.#usage);
+    if (this.#sessions.size === 0) for (const resolve of this.#onEmpty) resolve();
   };
 }

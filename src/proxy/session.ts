@@ -1,5 +1,5 @@
 import type { Channel, GatherChannel } from "../channel/channel.ts";
-import { Splice, type SpliceEnd } from "../channel/splice.ts";
+import { type ByteCounts, Splice, type SpliceEnd } from "../channel/splice.ts";
 import { joinLinks, joinTransforms } from "../channel/transform.ts";
 import { formatBytes } from "../core/bytes.ts";
 import { HandshakeError, NoRouteError, RefusedError, type RouteAttempt, RouteError } from "../core/errors.ts";
@@ -44,6 +44,8 @@ export interface QuietLimits {
 /** A client that left after so much silence has left because of it, in milliseconds. */
 const PATIENCE_MS = 2_500;
 
+const NOTHING = { up: 0, down: 0 } as const satisfies ByteCounts;
+
 /** One client connection, from accept until both of its sides are closed. */
 export class Session implements SessionView, OpeningListener, EntranceListener {
   readonly id: number;
@@ -79,6 +81,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   #alone = false;
   /** Why it is being ended from here, if it is. */
   #stoppedFor: EndReason | undefined;
+  #tallied: Readonly<ByteCounts> = NOTHING;
   #lastTotal = 0;
   #lastDown = 0;
   #lastQueued = 0;
@@ -311,6 +314,22 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   /** Whose secret it has shown, unless that was refused: known a little sooner than {@link Session.secret}. */
   get user(): string | undefined {
     return this.#user;
+  }
+
+  /** Adds what has crossed it since the last call to what its user has moved. */
+  tally(usage: Map<string, { up: number; down: number }>): void {
+    const user = this.#user;
+    const { up, down } = this.counts;
+    const total = up + down;
+    if (user === undefined || total === this.#tallied.up + this.#tallied.down) return;
+    let of = usage.get(user);
+    if (of === undefined) {
+      of = { up: 0, down: 0 };
+      usage.set(user, of);
+    }
+    of.up += up - this.#tallied.up;
+    of.down += down - this.#tallied.down;
+    this.#tallied = { up, down };
   }
 
   /** A way to its data centre is open, and has answered or is the best guess. */
