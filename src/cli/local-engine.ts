@@ -1,6 +1,6 @@
 import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import type { Readiness } from "../observe/status-report.ts";
-import type { UsedBytes } from "../proxy/local-gate.ts";
+import type { Usage } from "../proxy/gate-user.ts";
 import type { Collected, Engine, Settings } from "./engine.ts";
 import { Service, type ServiceDeps } from "./service.ts";
 
@@ -9,7 +9,7 @@ const TALLY_MS = 1_000;
 
 /** What it says to whom. */
 export interface LocalEngineDeps extends ServiceDeps {
-  readonly onUsed: (bytes: UsedBytes) => void;
+  readonly onUsed: (bytes: ReadonlyMap<string, Usage>) => void;
 }
 
 /** One process does everything. */

@@ -1,5 +1,5 @@
 import { RefusedError } from "../core/errors.ts";
-import type { LocalGate, LocalVisit } from "../proxy/local-gate.ts";
+import type { LocalGate } from "../proxy/local-gate.ts";
 import { TokenBucket } from "../proxy/token-bucket.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 
@@ -9,7 +9,7 @@ type Question<Type extends FromWorker["type"]> = Extract<FromWorker, { type: Typ
 export class GateServer {
   readonly #gate: LocalGate;
   readonly #post: (message: ToWorker) => void;
-  readonly #visits = new Map<number, LocalVisit>();
+  readonly #visits = new Map<number, ReturnType<LocalGate["arrive"]>>();
   /** By user: takes back that it waits for its rate. */
   readonly #leases = new Map<string, () => void>();
 
