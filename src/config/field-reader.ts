@@ -98,6 +98,11 @@ export class FieldReader {
     });
   }
 
+  /** Whether a user's setting was written at all, be it of a wrong type, which has been said already. */
+  mentions(user: string, key: UserFieldName): boolean {
+    return this.#origins.has(userPlace(user, key));
+  }
+
   /** Where a field was written, as a message names it. */
   pathOf(name: FieldName): string {
     return this.#origins.get(name)?.path ?? `--${FIELDS[name].flag}`;

@@ -132,7 +132,7 @@ function readTable(reader: FieldReader, roll: Roll, { name, settings }: RawUser)
   };
   const policy = readPolicy(read);
   const secret = read("secret", parseSecretText);
-  if (settings.secret === undefined)
+  if (settings.secret === undefined && !reader.mentions(name, "secret"))
     refuse(undefined, "has no secret", 'secret = "<secret>"; `tgws secret` makes one');
   if (secret === undefined) return;
   const clash = roll.add({ name, key: secret.key, ...policy }, secret.domain);
