@@ -2,13 +2,14 @@ import { isatty } from "node:tty";
 import packageJson from "../../package.json" with { type: "json" };
 import type { Config } from "../config/config.ts";
 import { FIELDS, type FieldName } from "../config/fields.ts";
-import { loadConfig } from "../config/load-config.ts";
+import { type LoadedConfig, loadConfig } from "../config/load-config.ts";
 import { type OtherFlags, readFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { ConfigError } from "../core/errors.ts";
 import { formatLinks } from "./banner.ts";
 import { isLoopback } from "./lan-address.ts";
-import { resolveSecrets, serve } from "./serve.ts";
+import { resolveSecrets } from "./secrets.ts";
+import { serve } from "./serve.ts";
 
 /** The program's version, from package.json. */
 export const VERSION: string = packageJson.version;
@@ -122,7 +123,7 @@ export const MAIN_COMMAND: Command = {
   fields: ALL_FIELDS,
   takesAll: false,
   run: async (rawArgs) => {
-    await serve(readConfig(rawArgs), VERSION);
+    await serve(() => load(rawArgs), VERSION);
     return undefined;
   },
 };
@@ -145,8 +146,12 @@ function takeSwitches(
 
 /** @throws {ConfigError} With every problem of flags, environment and configuration file. */
 function readConfig(rawArgs: readonly string[], switches: ReadonlyMap<string, string> = NO_SWITCHES): Config {
+  return load(rawArgs, switches).config;
+}
+
+function load(rawArgs: readonly string[], switches: ReadonlyMap<string, string> = NO_SWITCHES): LoadedConfig {
   const { env: environment, platform } = process;
-  return loadConfig(rawArgs, { environment, platform, flags: otherFlags(switches) }).config;
+  return loadConfig(rawArgs, { environment, platform, flags: otherFlags(switches) });
 }
 
 /** Switches of this command, and of the others: `--json` belongs to `tgws doctor` and `tgws routes`. */

@@ -21,6 +21,8 @@ export interface Collected {
 
 /** What carries clients to Telegram: in this process, or in workers. */
 export interface Engine {
+  /** Where clients connect. */
+  readonly port: number;
   readonly readiness: Readiness;
   /** Uses other settings for what comes; throws when it cannot, and then goes on as before. */
   reload(settings: Settings): Promise<void>;

@@ -1,4 +1,4 @@
-import { lchownSync, lstatSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, lchownSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { StartError } from "../core/errors.ts";
 
@@ -118,6 +118,23 @@ export function handOver(folder: string, account: Account, isOurs: (name: string
       "FILE",
       `Cannot give ${folder} to ${account.user}: ${why}`,
       "set TGWS_HOME to a folder of its own, for example /var/lib/tgws",
+      error,
+    );
+  }
+}
+
+/** Gives one file to `account`, as long as it is root's or not there: then it is made. @throws {StartError} `FILE` */
+export function handOverFile(path: string, { uid, gid, user }: Account): void {
+  try {
+    closeSync(openSync(path, "a", 0o600));
+    const { uid: owner, nlink } = lstatSync(path);
+    if (owner === 0 && nlink === 1) lchownSync(path, uid, gid);
+  } catch (error) {
+    const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    throw new StartError(
+      "FILE",
+      `Cannot give ${path} to ${user}: ${why}`,
+      "choose another file: --log-file",
       error,
     );
   }

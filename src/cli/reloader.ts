@@ -1,50 +1,51 @@
+import { parseConfig } from "../config/config.ts";
 import { FIELD_NAMES, FIELDS, type FieldName, type RawConfig } from "../config/fields.ts";
+import type { LoadedConfig } from "../config/load-config.ts";
+import { ConfigError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
 import { FileWatch } from "./file-watch.ts";
 
-/** What was read. */
-export interface Loaded {
-  readonly raw: RawConfig;
-  /** The configuration file, if there is one. */
-  readonly file: string | undefined;
-}
-
 /** What a {@link Reloader} works with. */
-export interface ReloaderOptions<Config extends Loaded> {
-  readonly current: Config;
+export interface ReloaderOptions {
+  readonly current: LoadedConfig;
   /** Reads everything again. @throws {ConfigError} @throws {StartError} */
-  readonly load: () => Config;
-  /** @returns `raw`, checked. @throws {ConfigError} */
-  readonly check: (loaded: Config, raw: RawConfig) => Config;
+  readonly load: () => LoadedConfig;
   /** Uses it from now on. @throws {Error} When that cannot be; then nothing has changed. */
-  readonly apply: (loaded: Config) => Promise<void>;
-  /** All files that it was read from. */
-  readonly filesOf: (loaded: Config) => readonly string[];
+  readonly apply: (loaded: LoadedConfig) => Promise<void>;
   readonly log: Logger;
 }
 
 /** Reads the configuration again when it is told to, or a file has changed, and keeps the old one when it is broken. */
-export class Reloader<Config extends Loaded> {
-  readonly #options: ReloaderOptions<Config>;
+export class Reloader {
+  readonly #options: ReloaderOptions;
   readonly #watch: FileWatch;
-  #current: Config;
+  #current: LoadedConfig;
   #running = false;
   /** Somebody has asked once more meanwhile. */
   #again = false;
-  /** When what is in force was read: `Date.now()`. */
-  loadedAt = Date.now();
-  /** Why a newer one is not in force. */
-  lastError: string | undefined;
+  #loadedAt = Date.now();
+  #lastError: string | undefined;
 
-  constructor(options: ReloaderOptions<Config>) {
+  constructor(options: ReloaderOptions) {
     this.#options = options;
     this.#current = options.current;
     this.#watch = new FileWatch(() => this.reload());
-    this.#watch.watch(options.filesOf(options.current));
+    this.#watch.watch(filesOf(options.current));
   }
 
-  get current(): Config {
+  /** What is in force. */
+  get current(): LoadedConfig {
     return this.#current;
+  }
+
+  /** When that was read: milliseconds since 1970. */
+  get loadedAt(): number {
+    return this.#loadedAt;
+  }
+
+  /** Why a newer one is not in force. */
+  get lastError(): string | undefined {
+    return this.#lastError;
   }
 
   /** One at a time: whoever asks meanwhile causes one more. */
@@ -52,9 +53,7 @@ export class Reloader<Config extends Loaded> {
     this.#again = true;
     if (this.#running) return;
     this.#running = true;
-    void this.#run().finally(() => {
-      this.#running = false;
-    });
+    void this.#run();
   }
 
   stop(): void {
@@ -66,29 +65,49 @@ export class Reloader<Config extends Loaded> {
       this.#again = false;
       await this.#reload();
     }
+    this.#running = false;
   }
 
   async #reload(): Promise<void> {
-    const { load, check, apply, filesOf, log } = this.#options;
+    const { load, apply, log } = this.#options;
     const before = this.#current;
     try {
       const found = load();
       if (before.file !== undefined && found.file === undefined) throw new Error(`${before.file} is gone`);
       const { raw, waiting } = keepAtStart(before.raw, found.raw);
-      const next = check(found, raw);
-      const changes = describeChanges(before.raw, raw);
+      const next = { ...found, raw, config: parseConfig(raw) };
       await apply(next);
       this.#current = next;
-      this.loadedAt = Date.now();
-      this.lastError = undefined;
+      this.#loadedAt = Date.now();
+      this.#lastError = undefined;
+      const changes = describeChanges(before.raw, raw);
       log.info(`configuration reloaded: ${changes.join("; ") || "nothing has changed"}`);
-      if (waiting.length > 0) log.warn(`takes effect at the next start: ${waiting.join(", ")}`);
+      for (const warning of found.warnings) if (!before.warnings.includes(warning)) log.warn(warning);
+      if (waiting.length > 0) log.warn(`takes effect at the next start only: ${waiting.join(", ")}`);
       this.#watch.watch(filesOf(next));
     } catch (error) {
-      this.lastError = error instanceof Error ? error.message : String(error);
-      for (const line of this.lastError.split("\n")) log.error(`the configuration stays as it was: ${line}`);
+      this.#lastError = error instanceof Error ? error.message : String(error);
+      for (const line of explain(error)) log.error(`the configuration stays as it was: ${line}`);
     }
   }
+}
+
+/** What the configuration was read from, and what it names that is read at a reload. */
+function filesOf({ file, config }: LoadedConfig): string[] {
+  const lists = [...config.allow, ...config.deny].filter((text) => !isNetworkText(text));
+  return [
+    ...(file === undefined ? [] : [file]),
+    ...lists,
+    ...(config.tlsCaFile === undefined ? [] : [config.tlsCaFile]),
+  ];
+}
+
+/** A line for each problem. */
+function explain(error: unknown): string[] {
+  if (!(error instanceof ConfigError)) return [error instanceof Error ? error.message : String(error)];
+  return error.issues.map(({ path, message, hint }) => {
+    return `${path}: ${message}${hint === undefined ? "" : ` (${hint})`}`;
+  });
 }
 
 /** What only a start can change stays as it is; `waiting` names what has changed of that. */
@@ -134,4 +153,9 @@ function listSome(names: readonly string[]): string {
 
 function isSame(a: unknown, b: unknown): boolean {
   return JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
+}
+
+/** As the configuration has checked it: a network in CIDR notation, else the name of a file. */
+function isNetworkText(text: string): boolean {
+  return /^[0-9a-f.:]+\/\d+$/i.test(text);
 }

@@ -69,7 +69,6 @@ export class Service {
     const counts = { pool: { hits: 0, misses: 0 }, cfPool: { hits: 0, misses: 0 } };
     const stats = new Stats({
       ...counts,
-      queuedBytes: () => server.queuedBytes,
       shed: () => server.shed.connections,
       log: () => log.counts,
     });

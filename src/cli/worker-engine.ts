@@ -79,6 +79,10 @@ export class WorkerEngine implements Engine, WorkerListener {
     });
   }
 
+  get port(): number {
+    return this.#deps.sockets[0]?.port ?? 0;
+  }
+
   get readiness(): Readiness {
     if (this.#stopping) return { ok: false, reason: "stopping" };
     const ready = this.#supervisor.workers.filter(({ state }) => state === "ready").length;
@@ -87,11 +91,14 @@ export class WorkerEngine implements Engine, WorkerListener {
   }
 
   async reload(settings: Settings): Promise<void> {
+    const before = this.#settings;
     this.#settings = settings; // also for workers that start from now on
     const errors = await this.#ask(RELOAD_MS, (worker, id) => {
       worker.post({ type: "reload", id, settings: formatSettings(settings) });
     });
-    if (errors.length > 0) throw new Error(errors.join("\n"));
+    if (errors.length === 0) return;
+    this.#settings = before;
+    throw new Error(errors.join("\n"));
   }
 
   async collect(): Promise<Collected> {
@@ -132,7 +139,7 @@ export class WorkerEngine implements Engine, WorkerListener {
       protocol: PROTOCOL,
       index: worker.index,
       firstFd: FIRST_SOCKET_FD,
-      port: this.#deps.sockets[0]?.port ?? 0,
+      port: this.port,
       count: this.#deps.sockets.length,
       settings: formatSettings(this.#settings),
     };
@@ -151,26 +158,34 @@ export class WorkerEngine implements Engine, WorkerListener {
     if (known === undefined) return;
     switch (message.type) {
       case "arrive":
-        return known.gate.arrive(message);
+        known.gate.arrive(message);
+        break;
       case "enter":
-        return known.gate.enter(message);
+        known.gate.enter(message);
+        break;
       case "leave":
-        return known.gate.leave(message);
+        known.gate.leave(message);
+        break;
       case "lease":
-        return known.gate.lease(message);
+        known.gate.lease(message);
+        break;
       case "claim":
-        return void this.#claim(worker, message);
+        void this.#claim(worker, message);
+        break;
       case "used":
-        return this.#deps.onUsed(new Map(message.users.map(({ user, up, down }) => [user, { up, down }])));
+        this.#deps.onUsed(new Map(message.users.map(({ user, up, down }) => [user, { up, down }])));
+        break;
       case "log":
         for (const record of message.records) this.#log(worker, record as LogRecord);
-        return;
+        break;
       case "figures":
         known.figures = message.figures as Figures;
         known.process = message.process as ProcessFigures;
-        return this.#onAnswer(worker, message.id, undefined);
+        this.#onAnswer(worker, message.id, undefined);
+        break;
       case "reloaded":
-        return this.#onAnswer(worker, message.id, message.error);
+        this.#onAnswer(worker, message.id, message.error);
+        break;
     }
   }
 

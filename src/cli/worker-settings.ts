@@ -1,9 +1,7 @@
 import { parseConfig } from "../config/config.ts";
 import type { RawConfig } from "../config/fields.ts";
 import type { Settings } from "./engine.ts";
-
-/** The name of the user whose secret was made and kept. */
-export const KEPT_USER = "default";
+import { KEPT_USER } from "./secrets.ts";
 
 /** {@link Settings} as JSON, on their way to a worker. */
 export interface WorkerSettings {
@@ -15,7 +13,6 @@ export interface WorkerSettings {
 /** @throws {ConfigError} When a supervisor of another version has sent what this one does not know. */
 export function parseWorkerSettings({ raw, kept }: WorkerSettings): Settings {
   const config = parseConfig(raw);
-  const secrets =
-    kept === undefined ? config.secrets : [{ name: KEPT_USER, key: Uint8Array.fromHex(kept) }];
+  const secrets = kept === undefined ? config.secrets : [{ name: KEPT_USER, key: Uint8Array.fromHex(kept) }];
   return { config, raw, secrets };
 }
