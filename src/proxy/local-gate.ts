@@ -120,7 +120,7 @@ export class LocalGate implements Gate {
   }
 
   /** @throws {RefusedError} */
-  arrive(address: string): Visit {
+  arrive(address: string): LocalVisit {
     if (this.#connections >= this.#maxConnections) throw new RefusedError("connections");
     const counted = this.#addresses.arrive(address, this.#clock.now());
     this.#connections += 1;
@@ -174,7 +174,8 @@ export class LocalGate implements Gate {
   }
 }
 
-class LocalVisit implements Visit {
+/** Who has come, and as whom. */
+export class LocalVisit implements Visit {
   readonly #gate: LocalGate;
   readonly #address: string;
   readonly #counted: CountedAddress;
