@@ -1,8 +1,9 @@
 import { isatty } from "node:tty";
 import packageJson from "../../package.json" with { type: "json" };
-import { type Config, parseConfig } from "../config/config.ts";
+import type { Config } from "../config/config.ts";
 import { FIELDS, type FieldName } from "../config/fields.ts";
-import { type OtherFlags, readFlags, scanFlags } from "../config/read-flags.ts";
+import { loadConfig } from "../config/load-config.ts";
+import { type OtherFlags, readFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { ConfigError } from "../core/errors.ts";
 import { formatLinks } from "./banner.ts";
@@ -142,10 +143,10 @@ function takeSwitches(
   };
 }
 
-/** @throws {ConfigError} With every problem of the flags and of their values. */
+/** @throws {ConfigError} With every problem of flags, environment and configuration file. */
 function readConfig(rawArgs: readonly string[], switches: ReadonlyMap<string, string> = NO_SWITCHES): Config {
-  const { raw, issues } = scanFlags(rawArgs, ALL_FIELDS, otherFlags(switches));
-  return parseConfig(raw, issues);
+  const { env: environment, platform } = process;
+  return loadConfig(rawArgs, { environment, platform, flags: otherFlags(switches) }).config;
 }
 
 /** Switches of this command, and of the others: `--json` belongs to `tgws doctor` and `tgws routes`. */

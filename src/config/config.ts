@@ -1,6 +1,7 @@
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
 import { IpNetwork } from "../core/ip-network.ts";
 import type { DomainPort } from "../core/names.ts";
+import type { UserPolicy } from "../core/users.ts";
 import { DC_NUMBERS, formatDcId, parseDcId, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import {
   type DcAddress,
@@ -11,15 +12,21 @@ import {
   TEST_TCP_IPS,
   TEST_TCP_IPV6,
 } from "../protocol/mtproto/dc-addresses.ts";
-import { isLink, looksLikeSecret, type NamedSecret, parseSecretText } from "../protocol/mtproto/secret.ts";
+import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { parseDcAddress } from "./dc-address.ts";
 import { parseDomainPort } from "./domain.ts";
 import { type FakeTlsSettings, readFakeTls } from "./fake-tls.ts";
 import { FieldReader, splitList } from "./field-reader.ts";
 import { FIELDS, type FieldName, type RawConfig } from "./fields.ts";
+import { type Limits, readLimits } from "./limits.ts";
+import { type LogSettings, readLogs } from "./logs.ts";
 import { nearestOf } from "./nearest.ts";
-import { parseInteger, parseNumber } from "./numbers.ts";
+import { parseInteger } from "./numbers.ts";
+import type { Origins } from "./origin.ts";
 import { type Pin, Pins, parsePin } from "./pins.ts";
+import { isThisMachine, type Running, readRunning } from "./running.ts";
+import { parsePath, parseToken } from "./texts.ts";
+import { readUsers } from "./users.ts";
 
 /** The ways to Telegram, in the order in which they are tried unless the user says otherwise. */
 export const ROUTE_NAMES = ["direct-ws", "fronted-ws", "cf-worker", "cf-domain", "direct-tcp"] as const;
@@ -34,16 +41,8 @@ export const DEFAULT_CF_LIST_URL =
 /** Who may send PROXY headers unless the user says otherwise: this machine. */
 const DEFAULT_TRUSTED_PROXIES = ["127.0.0.0/8", "::1"];
 
-/** Everything that can be set, checked. */
-export interface Config extends FakeTlsSettings {
-  readonly host: string;
-  readonly port: number;
-  /** Empty: use the one that is kept on disk. */
-  readonly secrets: readonly NamedSecret[];
-  /** Every connection begins with a PROXY header, from one of `trustedProxies`. */
-  readonly proxyProtocol: boolean;
-  /** At least one where `proxyProtocol` is on. */
-  readonly trustedProxies: readonly IpNetwork[];
+/** How Telegram is reached. */
+export interface Routing {
   /** In the order of trying, at least one; a route that lacks its domain is not among them. */
   readonly routes: readonly RouteName[];
   /** By dc number; the ones that are not there go by DNS. */
@@ -66,42 +65,73 @@ export interface Config extends FakeTlsSettings {
   readonly upstreamProxy: string | undefined;
   readonly pins: Pins;
   readonly poolSize: number;
-  /** Bytes queued in one direction of a session from which on its source is paused. */
-  readonly queueBytes: number;
   readonly forceTestDc: boolean;
   readonly tlsVerify: boolean;
   readonly tlsCaFile: string | undefined;
-  readonly logFile:
-    | { readonly path: string; readonly maxBytes: number; readonly backups: number }
-    | undefined;
-  readonly verbose: boolean;
+}
+
+/** Everything that can be set, checked. */
+export interface Config extends FakeTlsSettings, Routing, Limits, Running, LogSettings {
+  readonly host: string;
+  readonly port: number;
+  /** Those of `--secret`, who have no limits, and those of the file. Empty: use the secret that is kept on disk. */
+  readonly users: readonly UserPolicy[];
+  /** Of every one of `users`, also who is disabled. */
+  readonly secrets: readonly NamedSecret[];
+  /** Every connection begins with a PROXY header, from one of `trustedProxies`. */
+  readonly proxyProtocol: boolean;
+  /** At least one where `proxyProtocol` is on. */
+  readonly trustedProxies: readonly IpNetwork[];
   /** What the user should know about these settings; one line each. */
   readonly warnings: readonly string[];
 }
-
-/** How many secrets one proxy serves: each costs a hash and a block of AES for every connection. */
-export const MAX_SECRETS = 16;
 
 /**
  * Checks what was written and fills in the defaults.
  *
  * @param earlier Problems that were found before, to be reported with those found here.
- * @throws {ConfigError} With every problem at once: flag, value, reason, hint. Secrets are not quoted.
+ * @param origins Where the values were written, for the messages.
+ * @throws {ConfigError} With every problem at once: place, value, reason, hint. Secrets are not quoted.
  */
-export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []): Config {
-  const reader = new FieldReader(raw, earlier);
+export function parseConfig(
+  raw: RawConfig,
+  earlier: readonly ConfigIssue[] = [],
+  origins: Origins = new Map(),
+): Config {
+  const reader = new FieldReader(raw, earlier, origins);
   const wanted = readRoutes(reader);
   const host = reader.value("host", "127.0.0.1", parseHost);
   const port = reader.value("port", 1443, (text) => parseInteger(text, 0, 65_535));
-  const { secrets, domains } = readSecrets(reader);
+  const { users, domains } = readUsers(reader);
   const fakeTls = readFakeTls(reader, domains);
+  const routing = readRouting(reader, wanted);
+  const limits = readLimits(reader);
+  const running = readRunning(reader);
   const config: Config = {
     host,
     port,
-    secrets,
+    users,
+    secrets: users.map(({ name, key }) => ({ name, key })),
     ...fakeTls,
-    proxyProtocol: raw.proxyProtocol !== undefined,
+    ...routing,
+    ...limits,
+    ...running,
+    ...readLogs(reader),
+    proxyProtocol: reader.given("proxyProtocol"),
     trustedProxies: readTrustedProxies(reader),
+    warnings: [
+      ...findUnserved(users),
+      ...findOpenStatus(running),
+      ...findIdleFakeTls(reader, fakeTls, domains),
+      ...findIdle(reader, wanted),
+    ],
+  };
+  if (reader.issues.length > 0) throw new ConfigError(reader.issues);
+  return Object.freeze(config);
+}
+
+function readRouting(reader: FieldReader, wanted: readonly RouteName[]): Routing {
+  return {
     routes: pickRoutes(reader, wanted),
     dcAddresses: readDcAddresses(reader),
     ...readTcpAddresses(reader),
@@ -113,16 +143,20 @@ export function parseConfig(raw: RawConfig, earlier: readonly ConfigIssue[] = []
     upstreamProxy: reader.value<string | undefined>("upstreamProxy", undefined, parseProxyText),
     pins: readPins(reader),
     poolSize: reader.value("poolSize", 4, (text) => parseInteger(text, 0, 64)),
-    queueBytes: reader.value("bufKb", 256, (text) => parseInteger(text, 4, 16_384)) * 1024,
-    forceTestDc: raw.forceTestDc !== undefined,
-    tlsVerify: raw.noTlsVerify === undefined,
+    forceTestDc: reader.given("forceTestDc"),
+    tlsVerify: !reader.given("noTlsVerify"),
     tlsCaFile: reader.value<string | undefined>("tlsCa", undefined, parsePath),
-    logFile: readLogFile(reader),
-    verbose: raw.verbose !== undefined,
-    warnings: [...findIdleFakeTls(reader, fakeTls, domains), ...findIdle(reader, wanted)],
   };
-  if (reader.issues.length > 0) throw new ConfigError(reader.issues);
-  return Object.freeze(config);
+}
+
+function findUnserved(users: readonly UserPolicy[]): string[] {
+  if (users.length === 0 || users.some(({ enabled }) => enabled)) return [];
+  return ["every user is disabled: nobody is served"];
+}
+
+function findOpenStatus({ status, statusToken }: Running): string[] {
+  if (status === undefined || statusToken !== undefined || isThisMachine(status.host)) return [];
+  return ["--status is open to the network, and has no --status-token: whoever reaches it can read it"];
 }
 
 /** What is set but has no effect beside the rest: worth a warning, not a refusal of a command that used to work. */
@@ -139,7 +173,8 @@ function findIdle(reader: FieldReader, wanted: readonly RouteName[]): string[] {
     warn("dcIp", "without the route direct-ws or fronted-ws");
   if (wanted.includes("cf-domain")) {
     if (reader.given("noCfproxy")) {
-      if (reader.given("route")) idle.push("--route cf-domain has no effect with --no-cfproxy");
+      if (reader.given("route"))
+        idle.push(`${reader.pathOf("route")} cf-domain has no effect with --no-cfproxy`);
       warn("cfproxyDomain", "with --no-cfproxy");
       warn("cfproxyList", "with --no-cfproxy");
     } else if (reader.given("cfproxyDomain")) {
@@ -152,6 +187,8 @@ function findIdle(reader: FieldReader, wanted: readonly RouteName[]): string[] {
   if (!reader.given("logFile")) {
     for (const name of ["logMaxMb", "logBackups"] as const) warn(name, "without --log-file");
   }
+  if (!reader.given("status")) warn("statusToken", "without --status");
+  if (!reader.given("user")) warn("group", "without --user");
   return idle;
 }
 
@@ -172,7 +209,7 @@ function findIdleFakeTls(
 
 function idleAmong(reader: FieldReader, names: readonly FieldName[], why: string): string[] {
   const given = names.filter((name) => reader.given(name));
-  return given.map((name) => `--${FIELDS[name].flag} has no effect ${why}`);
+  return given.map((name) => `${reader.pathOf(name)} has no effect ${why}`);
 }
 
 /** The settings that one route alone uses. */
@@ -214,71 +251,12 @@ function pickRoutes(reader: FieldReader, wanted: readonly RouteName[]): RouteNam
   const lacking = new Set<RouteName>();
   if (!needs("fronted-ws", "frontDomain")) lacking.add("fronted-ws");
   if (!needs("cf-worker", "cfproxyWorkerDomain")) lacking.add("cf-worker");
-  if (reader.raw.noCfproxy !== undefined) lacking.add("cf-domain");
+  if (reader.given("noCfproxy")) lacking.add("cf-domain");
   const routes = wanted.filter((route) => !lacking.has(route));
   // What else can leave none is a problem that has been said already.
   if (routes.length === 0 && wanted.length > 0 && wanted.every((route) => route === "cf-domain"))
     reader.refuse("route", "--no-cfproxy leaves no route", "leave out --no-cfproxy, or name another route");
   return routes;
-}
-
-/** @returns The secrets, and the domains of those that are `ee` secrets, each once. */
-function readSecrets(reader: FieldReader): {
-  readonly secrets: readonly NamedSecret[];
-  readonly domains: readonly string[];
-} {
-  const texts = reader.raw.secret ?? [];
-  const secrets: NamedSecret[] = [];
-  const domains = new Set<string>();
-  /** By key: the domain of the secret that was there first, if it has one. */
-  const firstDomains = new Map<string, string | undefined>();
-  const refuse = (message: string, hint?: string): void => reader.refuse("secret", message, hint);
-  if (texts.length > MAX_SECRETS) refuse(`${texts.length} secrets, but ${MAX_SECRETS} is the most`);
-  for (const [index, text] of texts.entries()) {
-    const colon = isLink(text) ? -1 : text.indexOf(":");
-    const name = colon < 0 ? `secret${index + 1}` : text.slice(0, colon);
-    if (text.trim() === "") {
-      refuse("is empty", "`tgws secret` makes one; without --secret, one is made and kept");
-      continue;
-    }
-    if (looksLikeSecret(name)) {
-      refuse(`in secret ${index + 1}, name and secret are the wrong way round`, "alice:<secret>");
-      continue;
-    }
-    if (!/^[\w.-]{1,32}$/.test(name)) {
-      refuse(`the name of secret ${index + 1} is not 1-32 letters, digits, dots or dashes`, "alice:<secret>");
-      continue;
-    }
-    const called = mayBePartOfKey(name) ? `secret ${index + 1}` : name;
-    try {
-      const { key, domain } = parseSecretText(text.slice(colon + 1));
-      const id = key.toHex();
-      if (domain !== undefined) domains.add(domain);
-      if (secrets.some((other) => other.name === name)) refuse(`two secrets are named ${called}`);
-      else if (firstDomains.has(id))
-        refuse(`${called} repeats another secret`, hintOnRepeated(firstDomains.get(id), domain));
-      else secrets.push({ name, key });
-      if (!firstDomains.has(id)) firstDomains.set(id, domain);
-    } catch (error) {
-      if (!(error instanceof FormatError)) throw error;
-      const hint = called === name ? error.hint : "what stands before the colon is the name: alice:<secret>";
-      refuse(`${called}: ${error.message}`, hint);
-    }
-  }
-  return { secrets, domains: [...domains] };
-}
-
-/** Whether a name may be a secret that was mistyped, or has a colon too many. Who means no harm loses little. */
-function mayBePartOfKey(name: string): boolean {
-  return /[0-9a-f]{12}/i.test(name) || (/[\w-]{16}/.test(name) && /\d/.test(name) && /[A-Z]/.test(name));
-}
-
-/** What to do about two secrets with one key, of which each may have a domain. */
-function hintOnRepeated(first: string | undefined, second: string | undefined): string {
-  if (first === second) return "leave one of them out";
-  if (first === undefined || second === undefined)
-    return "the `ee` one is enough: --accept ee,dd keeps both links";
-  return `--fake-tls-domain ${second} adds its domain`;
 }
 
 function readTrustedProxies(reader: FieldReader): readonly IpNetwork[] {
@@ -359,13 +337,6 @@ function readPins(reader: FieldReader): Pins {
   return pins;
 }
 
-function readLogFile(reader: FieldReader): Config["logFile"] {
-  const path = reader.value<string | undefined>("logFile", undefined, parsePath);
-  const maxMb = reader.value("logMaxMb", 5, (text) => parseNumber(text, 0.03, 10_000));
-  const backups = reader.value("logBackups", 0, (text) => parseInteger(text, 0, 100));
-  return path === undefined ? undefined : { path, maxBytes: Math.round(maxMb * 1024 * 1024), backups };
-}
-
 /** Whoever is between could put domains of his own into a list that comes in the clear. */
 function parseListUrl(text: string): string {
   const hint = "for example https://example.org/domains.txt";
@@ -377,11 +348,6 @@ function parseListUrl(text: string): string {
   if (url.protocol === "http:" && !loopback)
     throw new FormatError("BAD_VALUE", "http is for this machine only", "use https://");
   return url.href;
-}
-
-function parseToken(text: string): string {
-  if (/^[\x21-\x7e]{1,256}$/.test(text)) return text;
-  throw new FormatError("BAD_VALUE", "not 1-256 visible ASCII characters");
 }
 
 function parseProxyText(text: string): string {
@@ -397,9 +363,4 @@ function parseHost(text: string): string {
     "not an address",
     "for example 127.0.0.1, 0.0.0.0, :: or a name of this machine",
   );
-}
-
-function parsePath(text: string): string {
-  if (text.length > 0) return text;
-  throw new FormatError("BAD_VALUE", "not a file name");
 }

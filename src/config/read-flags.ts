@@ -19,7 +19,7 @@ export interface ScannedFlags {
 }
 
 /**
- * Reads `--flag value`, `--flag=value`, `--switch` and `-v`.
+ * Reads `--flag value`, `--flag=value`, `--switch` and `-v`. `--switch=false` turns off what the file turns on.
  *
  * @param names The settings that this command knows.
  * @throws {ConfigError} With every unknown flag, missing or unexpected value, repeated flag and stray word.
@@ -66,9 +66,9 @@ export function scanFlags(
       issues.push({ path: written, message: `given more than once${again}`, hint: "keep one of them" });
     }
     if (field.kind === "switch") {
-      if (inline !== undefined)
+      if (inline !== undefined && inline !== "true" && inline !== "false")
         issues.push({ path: written, message: `takes no value, but got ${quote(inline)}` });
-      values.push("");
+      if (inline !== "false") values.push("");
       continue;
     }
     const value = inline ?? argv[at + 1];

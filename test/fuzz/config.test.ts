@@ -1,10 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import { isIP } from "node:net";
 import fc from "fast-check";
-import { type Config, MAX_SECRETS, parseConfig, ROUTE_NAMES } from "../../src/config/config.ts";
+import { type Config, parseConfig, ROUTE_NAMES } from "../../src/config/config.ts";
 import { MAX_FAKE_TLS_DOMAINS } from "../../src/config/fake-tls.ts";
 import { FIELDS, type Field, type FieldName, type RawConfig } from "../../src/config/fields.ts";
 import { readFlags, scanFlags } from "../../src/config/read-flags.ts";
+import { MAX_SECRETS } from "../../src/config/users.ts";
 import { ConfigError } from "../../src/core/errors.ts";
 import { isDomainName } from "../../src/protocol/cf-domains.ts";
 import { DC_NUMBERS, TEST_DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";

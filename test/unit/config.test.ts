@@ -1,14 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import {
-  type Config,
-  DEFAULT_CF_LIST_URL,
-  MAX_SECRETS,
-  parseConfig,
-  ROUTE_NAMES,
-} from "../../src/config/config.ts";
+import { type Config, DEFAULT_CF_LIST_URL, parseConfig, ROUTE_NAMES } from "../../src/config/config.ts";
 import { MAX_FAKE_TLS_DOMAINS } from "../../src/config/fake-tls.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 import { Pins } from "../../src/config/pins.ts";
+import { MAX_SECRETS } from "../../src/config/users.ts";
 import { ConfigError, type ConfigIssue } from "../../src/core/errors.ts";
 import { formatSecret } from "../../src/protocol/mtproto/secret.ts";
 
@@ -35,6 +30,7 @@ describe("parseConfig()", () => {
     const expected: Config = {
       host: "127.0.0.1",
       port: 1443,
+      users: [],
       secrets: [],
       fakeTlsDomains: [],
       accept: { plain: true, padded: true, fakeTls: false },
@@ -68,7 +64,22 @@ describe("parseConfig()", () => {
         [4, { ip: "149.154.167.220", port: 443 }],
       ]),
       poolSize: 4,
+      maxConnections: undefined,
+      maxPerAddress: undefined,
+      addressRate: undefined,
+      handshakeTimeoutMs: 10_000,
       queueBytes: 256 * 1024,
+      bufferBytes: undefined,
+      allow: [],
+      deny: [],
+      workers: 1,
+      drainMs: 300_000,
+      status: undefined,
+      statusToken: undefined,
+      user: undefined,
+      group: undefined,
+      logFormat: "auto",
+      logLevel: "info",
       forceTestDc: false,
       tlsVerify: true,
       tlsCaFile: undefined,
@@ -307,8 +318,8 @@ describe("parseConfig(), secrets", () => {
   test("serves as many as fit, and no more", () => {
     const many = Array.from({ length: MAX_SECRETS }, (_, at) => secretOf(at));
     expect(parseConfig({ secret: many }).secrets).toHaveLength(MAX_SECRETS);
-    expect(issuesOf({ secret: [...many, secretOf(99)] })).toEqual([
-      { path: "--secret", message: "17 secrets, but 16 is the most" },
+    expect(issuesOf({ secret: [...many, secretOf(MAX_SECRETS)] })).toEqual([
+      { path: "--secret", message: "1001 secrets, but 1000 is the most" },
     ]);
   });
 

@@ -141,7 +141,7 @@ describe("run()", () => {
     expect(text).toContain("USAGE tgws [OPTIONS] tgws link|secret|doctor|routes [OPTIONS]");
     expect(text).toContain("(repeatable; Default: all)");
     expect(text).toContain("(repeatable; Default: plain,dd; with fake TLS: ee)");
-    expect(text).toContain("the dd... or ee... of a link, or the link; up to 16 of them");
+    expect(text).toContain("the dd... or ee... of a link, or the link; up to 1000 of them");
     expect(text).toContain("http:// or socks5://, but for what NO_PROXY names");
     const lists = Object.values(FIELDS).filter(({ kind }) => kind === "list");
     expect(text.match(/repeatable/g)).toHaveLength(lists.length);
