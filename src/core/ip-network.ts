@@ -59,6 +59,14 @@ export class IpNetwork {
     return address !== undefined && this.#holds(unmap(address));
   }
 
+  /** Its first and its last address: 4 bytes each, or 16. */
+  get range(): { readonly first: Uint8Array; readonly last: Uint8Array } {
+    const last = this.#address.map((byte, at) => {
+      return byte | (0xff >> Math.min(8, Math.max(0, this.#bits - at * 8)));
+    });
+    return { first: this.#address, last };
+  }
+
   /** `10.0.0.0/8`; an address alone is without its length. */
   toString(): string {
     const text = formatIp(this.#address);

@@ -1,0 +1,118 @@
+import { readFileSync, statSync } from "node:fs";
+import { resolve } from "node:path";
+import type { Config } from "../config/config.ts";
+import { formatBytes } from "../core/bytes.ts";
+import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
+import { IpNetwork } from "../core/ip-network.ts";
+import type { AddressLists } from "../proxy/address-lists.ts";
+
+const MOST_ENTRIES = 100_000;
+const MOST_BYTES = 4 * 1024 * 1024;
+/** Of a file that is something else than a list: so many of its lines are named. */
+const MOST_ISSUES = 20;
+const HINT = "one network or address a line, for example 10.0.0.0/8 or 2001:db8::1; # begins a comment";
+
+/** Who may come, and where that stands. */
+export interface ReadAddressLists {
+  /** `undefined`: everybody. */
+  readonly lists: AddressLists | undefined;
+  /** Whole names of the files that were read, to be watched. */
+  readonly files: readonly string[];
+}
+
+/**
+ * Reads what `--allow` and `--deny` name. Each takes networks, and files with one a line.
+ *
+ * @throws {ConfigError} With every line that cannot be read, by its number; with files that cannot be.
+ */
+export async function readAddressLists({
+  allow,
+  deny,
+}: Pick<Config, "allow" | "deny">): Promise<ReadAddressLists> {
+  if (allow.length === 0 && deny.length === 0) return { lists: undefined, files: [] };
+  const reader = new ListReader();
+  const allowed = reader.read("--allow", allow);
+  const denied = reader.read("--deny", deny);
+  if (reader.issues.length > 0) throw new ConfigError(reader.issues);
+  const { NetworkSet } = await import("../core/network-set.ts"); // by need, as few have such lists
+  const { AddressLists } = await import("../proxy/address-lists.ts");
+  return {
+    lists: new AddressLists({
+      allow: allow.length > 0 ? new NetworkSet(allowed) : undefined,
+      deny: deny.length > 0 ? new NetworkSet(denied) : undefined,
+    }),
+    files: reader.files,
+  };
+}
+
+class ListReader {
+  readonly issues: ConfigIssue[] = [];
+  readonly files: string[] = [];
+
+  read(path: string, entries: readonly string[]): IpNetwork[] {
+    return entries.flatMap((entry) => {
+      try {
+        return [IpNetwork.parse(entry)];
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error;
+        return this.#readFile(path, entry);
+      }
+    });
+  }
+
+  #readFile(path: string, name: string): IpNetwork[] {
+    this.files.push(resolve(name));
+    let text: string;
+    try {
+      text = readBounded(name);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#complain(path, `cannot read ${name}: ${reason}`);
+      return [];
+    }
+    const networks: IpNetwork[] = [];
+    let issues = 0;
+    for (const [index, line] of text.split("\n").entries()) {
+      const entry = line.replace(/#.*$/s, "").trim();
+      if (entry === "") continue;
+      try {
+        networks.push(IpNetwork.parse(entry));
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error;
+        issues += 1;
+        if (issues <= MOST_ISSUES) {
+          this.#complain(
+            path,
+            `${name}, line ${index + 1}, "${shorten(entry)}": ${error.message}`,
+            error.hint,
+          );
+        }
+      }
+    }
+    if (issues > MOST_ISSUES) this.#complain(path, `${name}: ${issues - MOST_ISSUES} more lines like these`);
+    if (networks.length > MOST_ENTRIES) {
+      this.#complain(path, `${name} has ${networks.length} entries, more than ${MOST_ENTRIES}`);
+    }
+    return networks;
+  }
+
+  #complain(path: string, message: string, hint: string = HINT): void {
+    this.issues.push({ path, message, hint });
+  }
+}
+
+/** What is no file, such as a pipe, might never end, or never begin. */
+function readBounded(name: string): string {
+  const stat = statSync(name);
+  if (!stat.isFile()) throw new Error("it is no file");
+  if (stat.size > MOST_BYTES) {
+    throw new Error(`it has ${formatBytes(stat.size)}, more than ${formatBytes(MOST_BYTES)}`);
+  }
+  return readFileSync(name, "utf8");
+}
+
+const SHOWN = 40;
+
+function shorten(text: string): string {
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+}
