@@ -33,7 +33,8 @@ export class LeakedSecrets {
     if (existsSync(kept)) this.#addSecret(readText(kept).trim());
     const file = join(home, "config.toml");
     if (existsSync(file)) {
-      for (const [, secret = ""] of readText(file).matchAll(/secret"?\s*=\s*"([^"\n]*)"/g)) this.#addSecret(secret);
+      for (const [, secret = ""] of readText(file).matchAll(/secret"?\s*=\s*"([^"\n]*)"/g))
+        this.#addSecret(secret);
     }
   }
 

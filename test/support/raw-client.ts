@@ -14,6 +14,8 @@ export interface RawClientOptions {
   readonly dcId?: number;
   /** The address of this machine to come from, such as 127.0.0.2. */
   readonly localAddress?: string;
+  /** The address that it says it has, in a PROXY header before everything else. */
+  readonly from?: string;
   /** The address to connect to, when it is not 127.0.0.1. */
   readonly host?: string;
   /** Bytes are counted and hashed, but not kept. */
@@ -88,6 +90,8 @@ export class RawClient implements Disposable {
   /** Connects and sends the init. */
   static async open(options: RawClientOptions): Promise<RawClient> {
     const client = await RawClient.connect(options);
+    if (options.from !== undefined)
+      client.write(Buffer.from(`PROXY TCP4 ${options.from} 127.0.0.1 4000 443\r\n`));
     client.write(client.init);
     return client;
   }
