@@ -122,10 +122,11 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const changes = await change(proxy, home, `max-per-address = 2\n${table("ann", secret)}`);
         expect(changes).toBe("changed max-per-address; changed users ann");
         // Those who came before there was that limit do not count.
-        using _third = await openSession({ port, secret, from });
-        using _fourth = await openSession({ port, secret, from });
+        using third = await openSession({ port, secret, from });
+        using fourth = await openSession({ port, secret, from });
         expect(await isServed({ port, secret, from })).toBe(false);
         expect(await isServed({ port, secret, from: "203.0.113.8" })).toBe(true);
+        for (const client of [first, second, third, fourth]) client[Symbol.dispose]();
         await proxy.stop();
         expect(proxy.stderr).toMatch(/refused (?=.*user-connections=1)(?=.*address-connections=1)/);
       },
