@@ -37,7 +37,7 @@ export function readUsers(reader: FieldReader): Users {
 
 /** Whether `name` can be a user's: 1-32 letters, digits, dots, dashes or underscores. */
 export function isUserName(name: string): boolean {
-  return /^[\w.-]{1,32}$/.test(name);
+  return /^[\w.-]{1,32}$/.test(name) && name !== "__proto__";
 }
 
 /** Whether a name may be a secret that was mistyped, or has a colon too many. Who means no harm loses little. */

@@ -82,7 +82,7 @@ describe("run()", () => {
     expect(code).toBe(0);
     expect(stderr).toBe("");
     for (const field of Object.values(FIELDS)) expect(stdout).toContain(`--${field.flag}`);
-    for (const command of ["link", "secret", "doctor", "routes"])
+    for (const command of ["link", "secret", "doctor", "routes", "users", "config"])
       expect(stdout).toMatch(new RegExp(`^\\s+${command} `, "m"));
     expect(stdout).not.toMatch(/[ \t]$/m);
   });
@@ -138,7 +138,7 @@ describe("run()", () => {
   test("says in the help what the defaults are, and what may be repeated", async () => {
     const { stdout } = await runTgws("--help");
     const text = stdout.replaceAll(/\s+/g, " ");
-    expect(text).toContain("USAGE tgws [OPTIONS] tgws link|secret|doctor|routes [OPTIONS]");
+    expect(text).toContain("USAGE tgws [OPTIONS] tgws COMMAND [OPTIONS]");
     expect(text).toContain("(repeatable; Default: all)");
     expect(text).toContain("(repeatable; Default: plain,dd; with fake TLS: ee)");
     expect(text).toContain("the dd... or ee... of a link, or the link; up to 1000 of them");
@@ -389,7 +389,7 @@ describe("run(), wrong use", () => {
     [["secrets"], "tgws: secrets: unknown command\nhint: did you mean secret?\n"],
     [
       ["serve"],
-      "tgws: serve: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+      "tgws: serve: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes, users, config\n",
     ],
     [["route"], "tgws: route: unknown command\nhint: did you mean routes?\n"],
     [["doktor", "--deep"], "tgws: doktor: unknown command\nhint: did you mean doctor?\n"],
@@ -397,16 +397,19 @@ describe("run(), wrong use", () => {
     [["--deep"], "tgws: --deep: unknown flag\nhint: --deep belongs to tgws doctor\n"],
     [
       ["run"],
-      "tgws: run: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+      "tgws: run: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes, users, config\n",
     ],
     [
       ["st\u001b[2Jart"],
-      "tgws: st?[2Jart: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+      "tgws: st?[2Jart: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes, users, config\n",
     ],
     [["doctor", "--prot", "1"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
     [["doctor", "--json=yes"], "tgws: --json: takes no value\nhint: --json\n"],
     [["routes", "all"], "tgws: all: unexpected word\nhint: flags start with --; see tgws --help\n"],
-    [["--json"], "tgws: --json: unknown flag\nhint: --json belongs to tgws doctor and tgws routes\n"],
+    [
+      ["--json"],
+      "tgws: --json: unknown flag\nhint: --json belongs to tgws doctor, tgws routes, tgws users list and tgws config show\n",
+    ],
     [["lnik", "--help"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
     [["--prot", "1443"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
     [
