@@ -1,11 +1,11 @@
 import { join } from "node:path";
 import { ConfigError, type ConfigIssue, StartError } from "../core/errors.ts";
+import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
 import { type Config, parseConfig } from "./config.ts";
 import { readEnvironment } from "./environment.ts";
 import { FIELD_NAMES, FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 import { readFileSettings } from "./file-settings.ts";
 import type { Origin, Origins } from "./origin.ts";
-import { quote } from "./quote.ts";
 import { type OtherFlags, scanFlags } from "./read-flags.ts";
 import { configFolder, type Environment } from "./secret-store.ts";
 import { type FileText, parseToml, readFileText } from "./toml-file.ts";
@@ -120,7 +120,8 @@ function readFile(place: FilePlace | undefined, instead: string | undefined): Fi
     const file = instead === undefined ? readNamed(path) : { text: instead, mode: 0o600 };
     if (file === undefined) {
       if (origin === undefined) return { written, state: "absent" };
-      written.refuse(origin.path, `${quote(path)}: no such file`, "tgws config init makes one");
+      const shown = looksLikeSecret(path) ? "(a secret)" : path;
+      written.refuse(origin.path, `${shown}: no such file`, "tgws config init makes one");
       return { written, state: "unusable" };
     }
     const settings = readFileSettings(path, parseToml(path, file.text));

@@ -1,15 +1,15 @@
-import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import type { DoctorJson } from "../../src/cli/doctor-json.ts";
 import type { TargetRoutesJson } from "../../src/cli/routes-report.ts";
-import { run } from "../../src/cli/run.ts";
 import { FIELDS } from "../../src/config/fields.ts";
 import { DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
 import type { Way } from "../../src/upstream/route.ts";
 import { Standings } from "../../src/upstream/standings.ts";
+import { runTgws } from "../support/command-line.ts";
 
 const HEX = "00112233445566778899aabbccddeeff";
 
@@ -26,44 +26,6 @@ afterEach(() => {
   else process.env["TGWS_HOME"] = homeBefore;
   rmSync(folder, { recursive: true, force: true });
 });
-
-interface Result {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** What was written to standard error, but not as a message of `run`. */
-  readonly progress: string;
-}
-
-const SIGNALS = ["SIGINT", "SIGTERM"] as const;
-
-/** Runs the command line in this process, with what it prints kept. */
-async function runTgws(...argv: readonly string[]): Promise<Result> {
-  const stdout: string[] = [];
-  const stderr: string[] = [];
-  const progress: string[] = [];
-  const listeners = SIGNALS.map((signal) => process.listeners(signal));
-  const out = spyOn(console, "log").mockImplementation((text: string) => void stdout.push(`${text}\n`));
-  const err = spyOn(console, "error").mockImplementation((text: string) => void stderr.push(`${text}\n`));
-  const write = spyOn(process.stderr, "write").mockImplementation((text) => {
-    progress.push(String(text));
-    return true;
-  });
-  try {
-    const code = await run(argv);
-    return { code, stdout: stdout.join(""), stderr: stderr.join(""), progress: progress.join("") };
-  } finally {
-    write.mockRestore();
-    out.mockRestore();
-    err.mockRestore();
-    // A proxy that could not start has begun to wait for signals, since its process would be over.
-    for (const [at, signal] of SIGNALS.entries()) {
-      for (const listener of process.listeners(signal)) {
-        if (!listeners[at]?.includes(listener)) process.off(signal, listener);
-      }
-    }
-  }
-}
 
 describe("run()", () => {
   test.each([[["--version"]], [["link", "--version"]], [["--port", "1", "--version"]]])(
