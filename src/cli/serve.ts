@@ -11,7 +11,7 @@ import { Stats } from "../observe/stats.ts";
 import { DEFAULT_DC, type Target, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import type { Disguise } from "../proxy/entrance.ts";
-import { OPEN_GATE } from "../proxy/gate.ts";
+import { LocalGate } from "../proxy/local-gate.ts";
 import { ReplayBudget } from "../proxy/replay.ts";
 import { ProxyServer } from "../proxy/server.ts";
 import type { PoolCounts } from "../upstream/pool.ts";
@@ -20,12 +20,12 @@ import { Restorer } from "../upstream/restorer.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { formatBanner } from "./banner.ts";
 import type { DisguiseDeps } from "./build-disguise.ts";
+import { gateRulesOf, serverLimitsOf } from "./build-gate.ts";
 import { buildRoutes } from "./build-routes.ts";
+import { readAddressLists } from "./read-address-lists.ts";
 import { openState } from "./state.ts";
 import { readTrust } from "./trust.ts";
 
-/** From accept to a complete init. Clients send theirs at once; Telethon may wait 2 s with what follows. */
-const HANDSHAKE_TIMEOUT_MS = 10_000;
 const QUIET_LIMITS = {
   idleMs: 15 * 60_000,
   closingMs: 15_000,
@@ -40,6 +40,8 @@ const KEEP_MS = 10_000;
 /** How long sessions may finish by themselves after a signal. */
 const GRACE_MS = 5_000;
 const SUMMARY_MS = 60_000;
+/** Quotas and expiry may be overstepped for so long. */
+const GATE_MS = 1_000;
 /** Two SIGINT within this time are one Ctrl-C. */
 const ECHO_MS = 100;
 /** What shells report for a program that Ctrl-C ended. */
@@ -52,6 +54,7 @@ const EXIT_SECOND_SIGNAL = 130;
  */
 export async function serve(config: Config, version: string): Promise<void> {
   const secrets = resolveSecrets(config);
+  const { lists } = await readAddressLists(config);
   const signalled = untilSignal();
   const trust = await readTrust(config);
   const log = await createLogger({ verbose: config.verbose, file: config.logFile });
@@ -83,8 +86,18 @@ export async function serve(config: Config, version: string): Promise<void> {
     port: () => server.port,
     log,
   });
+  const gate = new LocalGate({ onRevoked: (users) => server.revoke(users) });
+  gate.configure(gateRulesOf(config, secrets));
+  const { limits, warning } = serverLimitsOf(config);
   const server: ProxyServer = new ProxyServer(
-    { host: config.host, port: config.port, highWater: config.queueBytes, quiet: QUIET_LIMITS },
+    {
+      host: config.host,
+      port: config.port,
+      highWater: config.queueBytes,
+      quiet: QUIET_LIMITS,
+      limits,
+      relieve: () => set.relieve(),
+    },
     {
       secrets,
       forms: config.accept,
@@ -98,14 +111,14 @@ export async function serve(config: Config, version: string): Promise<void> {
         stats.observe(event);
         sessionLog.observe(event);
       },
-      handshakeTimeoutMs: HANDSHAKE_TIMEOUT_MS,
-      gate: OPEN_GATE,
-      addresses: undefined,
+      handshakeTimeoutMs: config.handshakeTimeoutMs,
+      gate,
+      addresses: lists,
       adjustTarget: config.forceTestDc ? toTestTarget : (target) => target,
     },
   );
   console.log(formatBanner({ version, config, port: server.port, secrets, qr: isatty(1) }));
-  for (const warning of config.warnings) log.warn(warning);
+  for (const text of [...config.warnings, ...(warning === undefined ? [] : [warning])]) log.warn(text);
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
   if (set.proxy !== undefined) {
     const except = set.proxy.bypass.length > 0 ? ", but for the hosts in NO_PROXY" : "";
@@ -116,6 +129,10 @@ export async function serve(config: Config, version: string): Promise<void> {
   disguise?.cover.start();
   const summary = summarize(stats, log);
   const keeping = setInterval(() => keep(standings, state.routes), KEEP_MS);
+  const counting = setInterval(() => {
+    gate.used(server.tally());
+    gate.look();
+  }, GATE_MS);
   const network = new NetworkWatch((change) => {
     log.info(describeChange(change));
     set.drop();
@@ -128,6 +145,7 @@ export async function serve(config: Config, version: string): Promise<void> {
   log.info("stopping: waiting for sessions to end, once more to stop at once");
   network.stop();
   clearInterval(summary);
+  clearInterval(counting);
   restorer.close();
   disguise?.cover.close();
   await server.stop(GRACE_MS);
