@@ -5,7 +5,7 @@ const LOOK_MS = 250;
 /** A process that does nothing but fail to accept uses much more of a processor than this part. */
 const BUSY = 0.2;
 /** After a shortage nobody is accepted for so long, in milliseconds; doubled while it goes on. */
-const PAUSE_MS = { first: 1_000, most: 30_000 } as const;
+const PAUSE_MS = { first: 1_000, most: 10_000 } as const;
 /** So many files and sockets must be left to go on: a session's, and some for what it needs to begin. */
 const ENOUGH_DESCRIPTORS = 8;
 /** The bound on connections that a shortage has shown rises again by this part, and one, each so often. */
