@@ -1,7 +1,7 @@
 import { hasSpareDescriptors } from "../net/descriptors.ts";
 
 /** How often it is looked, in milliseconds. */
-const LOOK_MS = 250;
+const LOOK_MS = 500;
 /** A process that does nothing but fail to accept uses much more of a processor than this part. */
 const BUSY = 0.2;
 /** After a shortage nobody is accepted for so long, in milliseconds; doubled while it goes on. */
