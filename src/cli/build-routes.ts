@@ -191,7 +191,8 @@ function domainsOf(list: CfDomainList | undefined, own: readonly DomainPort[]): 
   };
 }
 
-function readProxy({ upstreamProxy }: Config): OutboundProxy | undefined {
+/** The proxy to reach everything through. @throws {ConfigError} */
+export function readProxy({ upstreamProxy }: Config): OutboundProxy | undefined {
   if (upstreamProxy === undefined) return undefined;
   try {
     return parseOutboundProxy(upstreamProxy, process.env["NO_PROXY"] ?? process.env["no_proxy"]);

@@ -4,6 +4,7 @@ import { AppendFile } from "../config/append-file.ts";
 import { DEFAULT_CF_LIST_URL } from "../config/config.ts";
 import { configFolder } from "../config/secret-store.ts";
 import { StateFile, type StateFileError } from "../config/state-file.ts";
+import { USAGE_FILE } from "../config/usage-store.ts";
 import { StartError } from "../core/errors.ts";
 import { Standings } from "../upstream/standings.ts";
 
@@ -51,7 +52,14 @@ function listName(url: string): string {
 
 const NOWHERE: KeptText = { read: () => undefined, write: () => {} };
 
-function findFolder(): string | undefined {
+/** Where the traffic of the users is kept; `undefined` without a folder. */
+export function usagePath(): string | undefined {
+  const folder = findFolder();
+  return folder === undefined ? undefined : join(folder, USAGE_FILE);
+}
+
+/** The configuration folder; `undefined` when the environment names none. */
+export function findFolder(): string | undefined {
   try {
     return configFolder(process.env, process.platform);
   } catch (error) {

@@ -1,0 +1,199 @@
+import type { Database } from "bun:sqlite";
+import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync } from "node:fs";
+import { dirname } from "node:path";
+import { reasonOf } from "./private-file.ts";
+import { StateFileError } from "./state-file.ts";
+
+/** The database's name in the configuration folder. */
+export const USAGE_FILE = "usage.db";
+
+/** What somebody has moved, in bytes. */
+export interface Usage {
+  readonly up: number;
+  readonly down: number;
+}
+
+/** Whoever serves must not wait for another process for long: what is not written now is written the next time. */
+const SERVING_WAIT_MS = 100;
+/** In its header; the bytes are those of `tgws`. */
+const APPLICATION_ID = 0x74677773;
+const BAD_FILE = ["SQLITE_NOTADB", "SQLITE_CORRUPT"];
+
+/**
+ * The traffic of the users, kept in a database so that it outlives restarts and crashes.
+ *
+ * Several processes may have it open: the one that serves adds, another one shows or resets. What was added is in
+ * the file when {@link UsageStore.add} returns, so that a `kill -9` loses nothing of it.
+ *
+ * Nothing here throws. While the file cannot be used, what is added stays in memory, and is written when it can be;
+ * the first failure of a row goes to `onFailed`. A damaged file is moved aside, and a new one made of what is known.
+ */
+export class UsageStore {
+  readonly #path: string;
+  readonly #onFailed: (error: StateFileError) => void;
+  readonly #make: (path: string) => Database;
+  /** As far as they are known; with what is pending. */
+  readonly #totals = new Map<string, Usage>();
+  /** Not in the file yet. */
+  readonly #pending = new Map<string, Usage>();
+  #database: Database | undefined;
+  #failing = false;
+
+  private constructor(
+    path: string,
+    onFailed: (error: StateFileError) => void,
+    make: (path: string) => Database,
+  ) {
+    this.#path = path;
+    this.#onFailed = onFailed;
+    this.#make = make;
+  }
+
+  /**
+   * Opens the database, and makes it, readable by its owner only (0600), when there is none.
+   *
+   * @param onFailed Must not throw.
+   * @param waitMs How long to wait for another process that is writing.
+   */
+  static async open(
+    path: string,
+    onFailed: (error: StateFileError) => void,
+    waitMs: number = SERVING_WAIT_MS,
+  ): Promise<UsageStore> {
+    const { Database } = await import("bun:sqlite"); // a proxy without limits of users does without
+    const store = new UsageStore(path, onFailed, (file) => prepare(new Database(file), waitMs));
+    store.#use(() => {});
+    return store;
+  }
+
+  /** Everybody's traffic, as the file has it now. */
+  totals(): ReadonlyMap<string, Usage> {
+    this.#use((database) => this.#read(database));
+    return new Map(this.#totals);
+  }
+
+  /** Counts `deltas`, and returns everybody's totals: an outside {@link UsageStore.reset} shows in them. */
+  add(deltas: ReadonlyMap<string, Usage>): ReadonlyMap<string, Usage> {
+    for (const [user, delta] of deltas) {
+      addTo(this.#totals, user, delta);
+      addTo(this.#pending, user, delta);
+    }
+    return this.totals();
+  }
+
+  /** Sets a user's traffic to zero. */
+  reset(user: string): void {
+    this.#totals.delete(user);
+    this.#pending.delete(user);
+    this.#use((database) => database.run("DELETE FROM usage WHERE user = ?", [user]));
+  }
+
+  close(): void {
+    try {
+      this.#database?.close();
+    } catch (error) {
+      this.#failed("WRITE", error);
+    }
+    this.#database = undefined;
+  }
+
+  #read(database: Database): void {
+    const rows = database
+      .query<{ user: string; up: number; down: number }, []>("SELECT user, up, down FROM usage")
+      .all();
+    this.#totals.clear();
+    for (const { user, up, down } of rows) this.#totals.set(user, { up, down });
+  }
+
+  /** Writes what is pending and runs `work`, both or neither; failures are dealt with. */
+  #use(work: (database: Database) => void): void {
+    try {
+      this.#run(work);
+      this.#failing = false;
+    } catch (error) {
+      if (isDamage(error) && this.#replace()) {
+        this.#failed("READ", error, "damaged: moved aside, and made anew");
+        this.#attempt(work);
+      } else {
+        this.#failed("WRITE", error);
+      }
+    }
+  }
+
+  /** A second try, with a new file. */
+  #attempt(work: (database: Database) => void): void {
+    try {
+      this.#run(work);
+      this.#failing = false;
+    } catch (error) {
+      this.#failed("WRITE", error);
+    }
+  }
+
+  #run(work: (database: Database) => void): void {
+    this.#database ??= this.#open();
+    const database = this.#database;
+    const all = database.transaction(() => {
+      const insert = database.query(
+        "INSERT INTO usage (user, up, down) VALUES (?1, ?2, ?3) " +
+          "ON CONFLICT (user) DO UPDATE SET up = up + excluded.up, down = down + excluded.down",
+      );
+      for (const [user, { up, down }] of this.#pending) insert.run(user, up, down);
+      work(database);
+    });
+    if (this.#pending.size > 0) all.immediate();
+    else all.deferred();
+    this.#pending.clear();
+  }
+
+  #open(): Database {
+    mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 });
+    closeSync(openSync(this.#path, "a", 0o600)); // SQLite itself makes it readable by others
+    return this.#make(this.#path);
+  }
+
+  /** Moves a damaged file aside; all that is known is written anew. @returns Whether that was possible. */
+  #replace(): boolean {
+    this.close();
+    try {
+      renameSync(this.#path, `${this.#path}.damaged`);
+      for (const suffix of ["-wal", "-shm"]) rmSync(`${this.#path}${suffix}`, { force: true });
+    } catch {
+      return !existsSync(this.#path); // another process was faster
+    }
+    for (const [user, usage] of this.#totals) this.#pending.set(user, usage);
+    return true;
+  }
+
+  #failed(code: "READ" | "WRITE", error: unknown, what = reasonOf(error)): void {
+    if (this.#failing) return;
+    this.#failing = true;
+    this.#onFailed(new StateFileError(code, `Cannot use ${this.#path}: ${what}`, error));
+  }
+}
+
+function prepare(database: Database, waitMs: number): Database {
+  try {
+    database.run(`PRAGMA busy_timeout = ${waitMs}`);
+    database.run("PRAGMA journal_mode = WAL");
+    database.run("PRAGMA synchronous = NORMAL"); // safe against the end of the process; the disk is not waited for
+    database.run(`PRAGMA application_id = ${APPLICATION_ID}`);
+    database.run(
+      "CREATE TABLE IF NOT EXISTS usage (user TEXT PRIMARY KEY, up INTEGER NOT NULL, down INTEGER NOT NULL) STRICT",
+    );
+    return database;
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+function addTo(usages: Map<string, Usage>, user: string, { up, down }: Usage): void {
+  const before = usages.get(user);
+  usages.set(user, { up: (before?.up ?? 0) + up, down: (before?.down ?? 0) + down });
+}
+
+function isDamage(error: unknown): boolean {
+  const code = reasonOf(error);
+  return BAD_FILE.some((bad) => code.startsWith(bad));
+}
