@@ -53,6 +53,8 @@ export interface RouteSet {
   readonly proxy: OutboundProxy | undefined;
   /** The network has changed: drops what was opened ahead of time. */
   drop(): void;
+  /** Descriptors are short: drops what was opened ahead of time, for a while. */
+  relieve(): void;
   /** No session begins with them any more: what is done ahead of time is given up. */
   retire(): void;
   /** No session has them any more. */
@@ -163,6 +165,9 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
     drop: () => {
       tcp.forgive();
       for (const pool of pools) pool.drop();
+    },
+    relieve: () => {
+      for (const pool of pools) pool.relieve();
     },
     retire,
     close: () => {
