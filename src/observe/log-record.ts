@@ -38,7 +38,7 @@ export function formatLine(message: string, fields: LogFields = {}): string {
     if (value === undefined) continue;
     const bytes = typeof value === "number" && BYTE_FIELDS.has(key);
     const text = cut(bytes ? formatBytes(value).replace(" ", "") : String(value));
-    parts.push(`${key}=${/[\s"=\p{Cc}]/u.test(text) ? JSON.stringify(text) : text}`);
+    parts.push(`${key}=${/[\s"=\p{Cc}]/u.test(text) ? quote(text) : text}`);
   }
   return parts.join(" ");
 }
@@ -64,6 +64,11 @@ export function formatJson({ time, level, message, fields, repeated }: LogRecord
     if (!(key in line)) line[key] = typeof value === "string" ? cut(value) : value;
   }
   return JSON.stringify(line);
+}
+
+/** JSON's quotes leave some control characters as they are. */
+function quote(text: string): string {
+  return JSON.stringify(text).replaceAll(/\p{Cc}/gu, "\uFFFD");
 }
 
 function cut(text: string): string {
