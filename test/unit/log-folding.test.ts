@@ -9,7 +9,7 @@ class Setup {
   readonly sink = new FoldingSink({ write: (record) => void this.records.push(record) });
   now = 1_700_000_000_000;
 
-  say(message: string, fields?: LogFields, level: LogLevel = "debug"): void {
+  say(message: string, fields?: LogFields, level: LogLevel = "info"): void {
     this.sink.write({ time: this.now, level, message, fields });
   }
 
@@ -43,6 +43,14 @@ describe("FoldingSink, repeats", () => {
     times(5, () => setup.say("x"));
     setup.endMinute();
     expect(setup.lines).toHaveLength(5);
+  });
+
+  test("passes fifty of the same at debug", () => {
+    const setup = new Setup();
+    times(100, () => setup.say("x", undefined, "debug"));
+    setup.endMinute();
+    expect(setup.lines).toHaveLength(51);
+    expect(setup.lines.at(-1)).toBe("x ×100 in 60 s");
   });
 
   test("begins anew each minute", () => {
@@ -136,7 +144,7 @@ describe("FoldingSink, budgets", () => {
 
   test("takes nothing from another level", () => {
     const setup = new Setup();
-    times(5_000, (at) => setup.say("client", { session: at, user: "ann" }));
+    times(5_000, (at) => setup.say("client", { session: at, user: "ann" }, "debug"));
     setup.say("disk full", undefined, "error");
     setup.say("session ended", { user: "ann" }, "info");
     expect(setup.lines.slice(-2)).toEqual(["disk full", "session ended user=ann"]);
@@ -160,7 +168,7 @@ describe("FoldingSink, budgets", () => {
   test("holds when every line is different", () => {
     const setup = new Setup();
     times(60, (second) => {
-      times(10_000, (at) => setup.say(`asked for ${second}-${at}.example`, { session: at }));
+      times(10_000, (at) => setup.say(`asked for ${second}-${at}.example`, { session: at }, "debug"));
       setup.now += 1_000;
     });
     const { burst, perSecond } = LINE_BUDGETS.debug;

@@ -42,8 +42,10 @@ describe("formatLine()", () => {
     expect(formatLine("x", { up: 1_536, down: 0, seconds: 1_536 })).toBe("x up=1.5KB down=0B seconds=1536");
   });
 
-  test("cuts what is longer than 4,000 characters", () => {
-    expect(formatLine("m".repeat(5_000), { detail: "d".repeat(5_000) }).length).toBeLessThan(8_100);
+  test("cuts messages at 4,000 characters, and fields at 500", () => {
+    const [message, detail] = ["m".repeat(5_000), "d".repeat(5_000)];
+    expect(formatLine(message, { detail })).toBe(`${"m".repeat(4_000)}... detail=${"d".repeat(500)}...`);
+    expect(formatJson(record({ message, fields: { detail } })).length).toBeLessThan(4_700);
   });
 });
 

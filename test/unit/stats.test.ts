@@ -277,23 +277,44 @@ describe("Stats.routes()", () => {
     expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ wins: 3, opened: 2, openMs: 150 });
   });
 
-  test("adds the bytes of a session to the route that it has meanwhile, live and later", () => {
+  test("adds the bytes of a session to the route that answers it, live and later", () => {
     const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);
     connect(stats, session, "direct-ws");
     session.counts = { up: 10, down: 0 };
-    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 0 });
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 0, bytesDown: 0 });
     reroute(stats, session, "cf-worker");
     session.counts = { up: 20, down: 5 };
-    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 0 });
-    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 10, bytesDown: 5 });
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 0, bytesDown: 0 });
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 20, bytesDown: 5 });
     end(stats, session, "client-closed");
-    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 0 });
-    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 10, bytesDown: 5 });
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 0, bytesDown: 0 });
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 20, bytesDown: 5 });
     const next = startSession(stats, 2);
     connect(stats, next, "cf-worker");
     next.counts = { up: 1, down: 1 };
-    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 11, bytesDown: 6 });
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 21, bytesDown: 6 });
+  });
+
+  test("leaves bytes with a route that had answered before another took over", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    session.counts = { up: 10, down: 1 };
+    reroute(stats, session, "cf-worker");
+    session.counts = { up: 20, down: 5 };
+    end(stats, session, "client-closed");
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 1 });
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 10, bytesDown: 4 });
+  });
+
+  test("adds what was sent to a route that never answered when the session ends", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    session.counts = { up: 10, down: 0 };
+    end(stats, session, "client-closed");
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 0 });
   });
 
   test("adds nothing for sessions that never had a route", () => {
