@@ -61,12 +61,8 @@ export class FileSink implements LogSink {
   }
 
   write(record: LogRecord): void {
-    if (this.#stream === undefined || this.#stream.writableLength > WAITING_LIMIT) {
-      this.#lost += 1;
-      this.#missing += 1;
-      return;
-    }
-    this.#stream.write(`${this.#format(record)}\n`);
+    if (this.#stream === undefined || this.#stream.writableLength > WAITING_LIMIT) this.#lose();
+    else this.#stream.write(`${this.#format(record)}\n`, this.#onWritten);
   }
 
   async reopen(): Promise<void> {
@@ -84,6 +80,15 @@ export class FileSink implements LogSink {
     this.#closed = true;
     clearTimeout(this.#retry);
     if (this.#stream !== undefined) await endStream(this.#stream);
+  }
+
+  readonly #onWritten = (error: Error | null | undefined): void => {
+    if (error) this.#lose();
+  };
+
+  #lose(): void {
+    this.#lost += 1;
+    this.#missing += 1;
   }
 
   #use(stream: RotatingFileStream): void {

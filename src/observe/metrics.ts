@@ -72,8 +72,10 @@ export const METRICS: readonly MetricDefinition[] = [
   histogram("tgws_route_open_seconds", "How long opening took, when a client waited for it.", (report) =>
     routes(report, ({ opening }) => [{ value: opening }]),
   ),
-  counter("tgws_route_bytes_total", "Bytes of clients that the route carried.", (report) =>
-    routes(report, ({ bytesUp, bytesDown }) => upAndDown(bytesUp, bytesDown)),
+  counter(
+    "tgws_route_bytes_total",
+    "Bytes of clients that the route carried, from its first answer on.",
+    (report) => routes(report, ({ bytesUp, bytesDown }) => upAndDown(bytesUp, bytesDown)),
   ),
   counter("tgws_pool_requests_total", "Connections asked of the warm pools.", ({ figures: { pools } }) =>
     Object.entries(pools).flatMap(([pool, { hits, misses }]) => [

@@ -73,6 +73,7 @@ export function startStatusServer(options: StatusServerOptions): StatusServer {
       idleTimeout: IDLE_SECONDS,
       maxRequestBodySize: BODY_LIMIT,
       development: false,
+      reusePort: false, // else, not in development, two programs share the port, and nobody is told
       fetch: (request, { pendingRequests }) =>
         pendingRequests > PENDING_LIMIT ? text(503, "busy: ask again\n") : answers.to(request),
       error: () => text(500, "this is a bug, please report it\n"),
