@@ -1,6 +1,6 @@
 import { REFUSAL_REASONS } from "../core/events.ts";
 import type { RouteFigures, Tally } from "./figures.ts";
-import type { MetricType, Sample } from "./prometheus-text.ts";
+import type { Metric, MetricType, Sample } from "./prometheus-text.ts";
 import { END_REASONS, MASK_REASONS, PROXY_HEADER_FAULTS } from "./reasons.ts";
 import { type StatusReport, WORKER_STATES, type WorkerReport } from "./status-report.ts";
 
@@ -196,6 +196,11 @@ export const METRICS: readonly MetricDefinition[] = [
     one(process.startedAt / 1_000),
   ),
 ];
+
+/** All of them with their series. */
+export function readMetrics(report: StatusReport): readonly Metric[] {
+  return METRICS.map(({ name, type, help, read }) => ({ name, type, help, samples: read(report) }));
+}
 
 type Read = MetricDefinition["read"];
 

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileSink } from "../../src/observe/file-sink.ts";
 import type { LogRecord } from "../../src/observe/log-record.ts";
+import { readProcessFigures } from "../../src/observe/process-figures.ts";
 import { Condition } from "../support/waiting.ts";
 
 let folder: string;
@@ -94,6 +95,20 @@ describe("FileSink.reopen()", () => {
     sink.write(record("two"));
     await sink.close();
     expect(linesOf(path)).toEqual(["one", "two"]);
+  });
+
+  test("does not leave a file open when the sink is closed meanwhile", async () => {
+    const { sink } = await start();
+    const before = readProcessFigures().openFds ?? 0;
+    for (let round = 0; round < 3; round += 1) {
+      const { sink: other } = await start();
+      void other.reopen();
+      void other.reopen();
+      other.write(record("x"));
+      await other.close();
+    }
+    expect(readProcessFigures().openFds ?? 0).toBe(before);
+    await sink.close();
   });
 
   test("does nothing once the sink is closed", async () => {

@@ -2,15 +2,14 @@ import { describe, expect, test } from "bun:test";
 import { REFUSAL_REASONS } from "../../src/core/events.ts";
 import { NO_FIGURES } from "../../src/observe/figures.ts";
 import { newHistogram } from "../../src/observe/histogram.ts";
-import { METRICS } from "../../src/observe/metrics.ts";
+import { METRICS, readMetrics } from "../../src/observe/metrics.ts";
 import { formatMetrics, type Metric } from "../../src/observe/prometheus-text.ts";
 import { END_REASONS, MASK_REASONS } from "../../src/observe/reasons.ts";
 import type { StatusReport } from "../../src/observe/status-report.ts";
 import { type Family, parseMetrics } from "../support/prometheus.ts";
 import { sampleFigures, sampleReport, sampleUser } from "../support/status-report.ts";
 
-const metricsOf = (report: StatusReport): string =>
-  formatMetrics(METRICS.map((metric) => ({ ...metric, samples: metric.read(report) })));
+const metricsOf = (report: StatusReport): string => formatMetrics(readMetrics(report));
 const parsed = (report = sampleReport()): ReadonlyMap<string, Family> => parseMetrics(metricsOf(report));
 
 function valueIn(
