@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
 import { mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FileWatch } from "../../src/cli/file-watch.ts";
+import { FileWatch, lookAt } from "../../src/cli/file-watch.ts";
 
 let folder: string;
 let path: string;
@@ -18,7 +18,7 @@ beforeEach(() => {
   watch = new FileWatch(() => {
     changes += 1;
   });
-  watch.watch([path]);
+  watch.watch(lookAt([path]));
 });
 afterEach(() => {
   watch.stop();
@@ -86,7 +86,7 @@ describe("FileWatch", () => {
     const link = join(folder, "link");
     writeFileSync(join(folder, "other"), "other text");
     symlinkSync(path, link);
-    watch.watch([link]);
+    watch.watch(lookAt([link]));
     rmSync(link);
     symlinkSync(join(folder, "other"), link);
     pass(2);
@@ -96,7 +96,7 @@ describe("FileWatch", () => {
   test("forgets files that it does not watch any more", () => {
     const other = join(folder, "other");
     writeFileSync(other, "text");
-    watch.watch([other]);
+    watch.watch(lookAt([other]));
     writeFileSync(path, "changed");
     pass(3);
     expect(changes).toBe(0);
