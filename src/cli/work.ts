@@ -7,7 +7,7 @@ import { type FromWorker, PROTOCOL, type StartMessage, type ToWorker } from "../
 import { Outbox } from "../workers/outbox.ts";
 import { RemoteGate } from "../workers/remote-gate.ts";
 import { RemoteHellos } from "../workers/remote-hellos.ts";
-import { limitsOfProcess } from "./process-limits.ts";
+import { ProcessRoom } from "./build-gate.ts";
 import { redactLog } from "./redact-log.ts";
 import { Service } from "./service.ts";
 import { openState } from "./state.ts";
@@ -142,7 +142,7 @@ class WorkerRun {
         gate: this.#gate,
         hellos: this.#hellos,
         state: openState((error) => log.warn(error.message)),
-        limitsOf: limitsOfProcess,
+        room: new ProcessRoom(),
         keepsRoutes: index === 0, // each learns by itself; of several, the last to write would win
       });
       this.#service = service;

@@ -1,4 +1,6 @@
 import { type Accepted, type Listener, listenTcp } from "../net/tcp-listen.ts";
+import { BufferWatch } from "./buffer-watch.ts";
+import { DescriptorWatch, type Strained } from "./descriptor-watch.ts";
 import { Generation } from "./generation.ts";
 import { type QuietLimits, Session, type SessionDeps } from "./session.ts";
 
@@ -22,11 +24,13 @@ export interface ServerOptions {
   readonly highWater: number;
   readonly quiet: QuietLimits;
   readonly limits?: ServerLimits;
+  /** Descriptors or memory are short: drops what can be had again, such as connections that were opened ahead. */
+  readonly relieve?: () => void;
 }
 
 /** What was turned away or dropped so that the others could go on, since the start. */
 export interface ShedCounts {
-  /** Connections that were closed as soon as they were accepted. */
+  /** Connections that were closed as soon as they were accepted, for lack of room. */
   readonly connections: number;
   /** Sessions that ended as `overload`. */
   readonly sessions: number;
@@ -50,24 +54,31 @@ export class ProxyServer {
   #listener: Listener;
   #judgement: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
+  #pausedByOwner = false;
   readonly #look: ReturnType<typeof setInterval>;
   #lastId = 0;
   /** Of sessions that have ended since the last tally. */
   #usage = new Map<string, { up: number; down: number }>();
   /** Connections that earlier listeners have closed. */
   #shedBefore = 0;
+  #shedSessions = 0;
+  readonly #buffers: BufferWatch;
+  readonly #descriptors: DescriptorWatch;
   readonly #onEmpty = new Set<() => void>();
 
   /** @throws {StartError} When the address cannot be listened on. */
   constructor(options: ServerOptions, deps: SessionDeps) {
-    const { quiet, fd, limits, ...where } = options;
-    this.#limits = limits ?? NO_LIMITS;
+    const { quiet, fd, limits = NO_LIMITS, relieve = () => {}, ...where } = options;
+    this.#limits = limits;
     this.#generation = new Generation(deps, this.#onGone);
     const open = (port: number, inherited: number | undefined): Listener =>
       listenTcp({ ...where, port, fd: inherited, hasRoom: this.#hasRoom }, this.#onAccept);
     this.#listener = open(options.port, fd);
     const samePort = this.#listener.port;
     this.#listen = () => open(samePort, undefined);
+    this.#buffers = new BufferWatch(this.#sessions, this.#shed);
+    this.#buffers.most = limits.bufferBytes;
+    this.#descriptors = new DescriptorWatch(this.#strained(relieve));
     this.#look = setInterval(() => {
       for (const session of this.#sessions) session.look(LOOK_MS, quiet);
     }, LOOK_MS);
@@ -83,7 +94,7 @@ export class ProxyServer {
   }
 
   get shed(): ShedCounts {
-    return { connections: this.#shedBefore + this.#listener.shed, sessions: 0 };
+    return { connections: this.#shedBefore + this.#listener.shed, sessions: this.#shedSessions };
   }
 
   /**
@@ -99,6 +110,12 @@ export class ProxyServer {
 
   setLimits(limits: ServerLimits): void {
     this.#limits = limits;
+    this.#buffers.most = limits.bufferBytes;
+  }
+
+  /** Bytes that wait to be sent, over all sessions, when it was last looked; 0 without a limit. */
+  get queuedBytes(): number {
+    return this.#buffers.queuedBytes;
   }
 
   /** Ends the sessions of these users, as `revoked`. */
@@ -118,12 +135,14 @@ export class ProxyServer {
   }
 
   /** Accepts nobody until {@link ProxyServer.resume}: those who come wait, where the system can have them wait. */
-  pause(): Promise<void> {
-    return this.#listener.pause();
+  async pause(): Promise<void> {
+    this.#pausedByOwner = true;
+    await this.#listener.pause();
   }
 
   /** @throws {StartError} When memory or file descriptors are short: try again later. */
   resume(): void {
+    this.#pausedByOwner = false;
     this.#listener.resume();
   }
 
@@ -172,10 +191,12 @@ export class ProxyServer {
     this.#stopped = true;
     clearTimeout(this.#judgement);
     this.#listener.stop();
+    this.#descriptors.stop();
   }
 
   async #end(graceMs: number): Promise<void> {
     clearInterval(this.#look);
+    this.#buffers.stop();
     for (const session of this.#sessions) session.stop("shutdown");
     await this.#emptyWithin(graceMs);
   }
@@ -192,7 +213,47 @@ export class ProxyServer {
   }
 
   readonly #hasRoom = (): boolean =>
-    this.#sessions.size < (this.#limits.maxConnections ?? Number.POSITIVE_INFINITY);
+    this.#sessions.size <
+    Math.min(this.#limits.maxConnections ?? Number.POSITIVE_INFINITY, this.#descriptors.ceiling);
+
+  readonly #shed = (session: Session): void => {
+    this.#shedSessions += 1;
+    session.stop("overload");
+  };
+
+  #strained(relieve: () => void): Strained {
+    const server = this;
+    return {
+      get size() {
+        return server.#sessions.size;
+      },
+      get accepted() {
+        return server.#lastId + server.shed.connections;
+      },
+      waiting: () => this.#listener.waiting(),
+      pause: () => this.#listener.pause(),
+      resume: () => {
+        if (!this.#pausedByOwner) this.#listener.resume();
+      },
+      relieve,
+      shedWhile: (isShort) => this.#shedWhile(isShort),
+    };
+  }
+
+  /** Ends strangers, then clients, those first that have been of no use for longest. */
+  #shedWhile(isShort: () => boolean): number {
+    if (!isShort()) return 0;
+    const all = Array.from(this.#sessions, (session) => ({ session, ...session.use }));
+    all.sort((one, other) => one.rank - other.rank || other.quietMs - one.quietMs);
+    let count = 0;
+    for (const { session } of all) {
+      if (session.stopped) continue;
+      this.#shed(session);
+      count += 1;
+      if (!isShort()) break;
+    }
+    return count;
+  }
 
   readonly #onAccept = ({ channel, address }: Accepted): void => {
     const generation = this.#generation;

@@ -238,9 +238,9 @@ function namesRoutes(args: readonly string[]): boolean {
   return args.some((arg) => arg === "--route" || arg.startsWith("--route="));
 }
 
-/** The machine's own, but for proxies, which would lead elsewhere. */
+/** The machine's own, but for proxies, which would lead elsewhere, and for settings. */
 const ENVIRONMENT = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(?:https?|all|no)_proxy$/i.test(name)),
+  Object.entries(process.env).filter(([name]) => !/^(?:https?|all|no)_proxy$|^TGWS_/i.test(name)),
 );
 
 function spawn(command: string[], home: string, environment: Readonly<Record<string, string>>) {
