@@ -1,6 +1,7 @@
 import { ConfigError, StartError } from "../core/errors.ts";
 import { duplicate } from "../net/libc.ts";
 import { createRecordLogger, type ProcessLogger } from "../observe/log.ts";
+import { hideKnownKeys } from "../observe/log-guard.ts";
 import type { LogRecord } from "../observe/log-record.ts";
 import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import { type FromWorker, PROTOCOL, type StartMessage, type ToWorker } from "../workers/messages.ts";
@@ -8,7 +9,6 @@ import { Outbox } from "../workers/outbox.ts";
 import { RemoteGate } from "../workers/remote-gate.ts";
 import { RemoteHellos } from "../workers/remote-hellos.ts";
 import { ProcessRoom } from "./build-gate.ts";
-import { redactLog } from "./redact-log.ts";
 import { Service } from "./service.ts";
 import { openState } from "./state.ts";
 import { survive } from "./survive.ts";
@@ -45,10 +45,15 @@ class WorkerRun {
   readonly #hellos: RemoteHellos;
   readonly #lag = new LagWatch();
   readonly #timers: ReturnType<typeof setInterval>[] = [];
+  /** No log line may have them in it. */
+  #keys: readonly Uint8Array[] = [];
   #records: LogRecord[] = [];
   #log: ProcessLogger | undefined;
   #service: Service | undefined;
   #drainMs = 0;
+  #firstFd = 0;
+  /** By the slot whose socket it accepts from, too: stops that. */
+  readonly #adopted = new Map<number, () => void>();
   #orphaned = false;
   /** Settings are used one after the other. */
   #reloading: Promise<void> = Promise.resolve();
@@ -107,6 +112,13 @@ class WorkerRun {
       case "revoke":
         this.#service?.server.revoke(message.users);
         break;
+      case "adopt":
+        this.#adopt(message.index);
+        break;
+      case "abandon":
+        this.#adopted.get(message.index)?.();
+        this.#adopted.delete(message.index);
+        break;
       case "collect":
         this.#sendFigures(message.id);
         break;
@@ -129,11 +141,13 @@ class WorkerRun {
       const log = createRecordLogger({
         level: settings.config.logLevel,
         write: (record) => this.#write(record),
-        redact: redactLog,
+        redact: hideKnownKeys(() => this.#keys),
       });
       this.#log = log;
+      this.#keys = settings.secrets.map(({ key }) => key);
       this.#drainMs = settings.config.drainMs;
       survive(log);
+      this.#firstFd = firstFd;
       const fd = duplicate(firstFd + index);
       if (fd === undefined) throw new Error("the socket cannot be duplicated");
       const service = await Service.start(settings, {
@@ -156,9 +170,17 @@ class WorkerRun {
     }
   }
 
+  /** @param index Of a slot whose worker is down. */
+  #adopt(index: number): void {
+    const fd = duplicate(this.#firstFd + index);
+    if (fd === undefined || this.#service === undefined || this.#adopted.has(index)) return;
+    this.#adopted.set(index, this.#service.server.adopt(fd));
+  }
+
   async #reload({ id, settings: sent }: Extract<ToWorker, { type: "reload" }>): Promise<void> {
     try {
       const settings = parseWorkerSettings(sent as WorkerSettings);
+      this.#keys = settings.secrets.map(({ key }) => key);
       await this.#service?.reload(settings);
       this.#log?.setLevel(settings.config.logLevel);
       this.#drainMs = settings.config.drainMs;

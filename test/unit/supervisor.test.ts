@@ -3,6 +3,7 @@ import { StartError } from "../../src/core/errors.ts";
 import type { WorkerProcessEvents } from "../../src/workers/live-worker.ts";
 import { PROTOCOL, type ToWorker } from "../../src/workers/messages.ts";
 import { Supervisor } from "../../src/workers/supervisor.ts";
+import { eventually } from "./frame-server.ts";
 
 /** A process that a test decides for. */
 interface FakeProcess {
@@ -141,6 +142,20 @@ describe("Supervisor", () => {
     expect(waits[0]).toBe(0);
     expect(waits.slice(1, 7)).toEqual([500, 1_000, 2_000, 4_000, 8_000, 16_000]);
     expect(Math.max(...waits)).toBe(30_000);
+  });
+
+  test("has another worker accept for one that keeps dying, until there is one again", async () => {
+    await started(2);
+    at(0).events.onExit(1, null);
+    await Bun.sleep(1);
+    at(2).events.onExit(1, null); // now its slot waits for half a second
+    await settle();
+    expect(at(1).heard.at(-1)).toEqual({ type: "adopt", index: 0 });
+    await eventually(() => processes.length === 4);
+    expect(at(3)).toMatchObject({ index: 0 });
+    beReady(at(3));
+    await settle();
+    expect(at(1).heard.at(-1)).toEqual({ type: "abandon", index: 0 });
   });
 
   test("replaces workers one after the other, each when the next one listens", async () => {
