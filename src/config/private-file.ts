@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, chownSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, lchownSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 
 /** Reads a small file of ours and takes the rights of others away; `undefined` when there is none. */
@@ -40,7 +40,7 @@ export function writeBeside<T>(path: string, text: string | Uint8Array, place: (
 export function ownLikeFolder(path: string): void {
   if (process.getuid?.() !== 0) return;
   const { uid, gid } = statSync(dirname(path));
-  if (uid !== 0) chownSync(path, uid, gid);
+  if (uid !== 0) lchownSync(path, uid, gid); // whoever owns the folder could have put a link there
 }
 
 /** What a person needs of a file system's error: `EACCES`. */
