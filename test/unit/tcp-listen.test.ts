@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { connect } from "node:net";
 import type { GatherChannel } from "../../src/channel/channel.ts";
 import { StartError } from "../../src/core/errors.ts";
@@ -183,6 +183,21 @@ describe.skipIf(process.platform === "win32")("Listener.pause()", () => {
     listener.resume();
     await Bun.sleep(20);
     listenTcp({ host: "127.0.0.1", port, highWater }, greet).stop();
+  });
+
+  test("opens another one on the same port when the kept one cannot be used", async () => {
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, greet);
+    const { port } = listener;
+    await listener.pause();
+    const listen = spyOn(Bun, "listen").mockImplementationOnce(() => {
+      throw Object.assign(new Error("no"), { code: "EMFILE" });
+    });
+    expect(() => listener.resume()).toThrow(StartError);
+    listen.mockRestore();
+    await Bun.sleep(20);
+    listener.resume();
+    expect(await greeted(port)).toBe("hello");
+    listener.stop();
   });
 
   test("of one on a socket that somebody else has opened", async () => {
