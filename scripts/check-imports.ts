@@ -16,7 +16,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   config: ["core", "protocol"],
   upstream: ["core", "protocol", "channel", "crypto", "net"],
   proxy: ["core", "protocol", "channel", "crypto", "net", "upstream"],
-  cli: ["core", "protocol", "channel", "crypto", "net", "upstream", "proxy", "observe", "config"],
+  workers: ["core", "net", "proxy"],
+  cli: ["core", "protocol", "channel", "crypto", "net", "upstream", "proxy", "workers", "observe", "config"],
   main: ["cli", "core"],
 };
 

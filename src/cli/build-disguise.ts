@@ -8,9 +8,8 @@ import { TcpDialer, type TcpEndpoint } from "../net/tcp-dial.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { Cover } from "../proxy/cover.ts";
 import type { Disguise } from "../proxy/entrance.ts";
-import { FakeTls } from "../proxy/fake-tls.ts";
-import { SiteUsers } from "../proxy/mask.ts";
-import { type HelloStore, SeenHellos } from "../proxy/seen-hellos.ts";
+import { FakeTls, type HelloClaims } from "../proxy/fake-tls.ts";
+import type { SiteUsers } from "../proxy/mask.ts";
 
 /** A site that takes longer than this to be connected to is down, in milliseconds. */
 const CONNECT_MS = 10_000;
@@ -19,8 +18,12 @@ const CONNECT_MS = 10_000;
 export interface DisguiseDeps {
   readonly secrets: readonly NamedSecret[];
   readonly proxy: OutboundProxy | undefined;
-  /** Where it is kept which hellos were answered. */
-  readonly hellos: HelloStore | undefined;
+  /** Who knows which hellos were answered. */
+  readonly hellos: HelloClaims;
+  /** Those who are connected to a site, however often the configuration changes. */
+  readonly users: SiteUsers;
+  /** The sites as they are known already; without, they are made. */
+  readonly cover?: Cover | undefined;
   /** The port that is listened on; asked for only later. */
   readonly port: () => number;
   readonly log: Pick<Logger, "warn" | "debug">;
@@ -29,6 +32,19 @@ export interface DisguiseDeps {
 /** Makes fake TLS as `config` wants it; `undefined` when it does not. */
 export function buildDisguise(config: Config, deps: DisguiseDeps): Disguise | undefined {
   if (!config.accept.fakeTls) return undefined;
+  const cover = deps.cover ?? buildCover(config, deps);
+  const tls = new FakeTls({
+    secrets: deps.secrets,
+    seen: deps.hellos,
+    profileOf: cover.profileOf,
+    measured: cover.measured,
+    onStranger: cover.onHello,
+    now: () => Math.floor(Date.now() / 1000),
+  });
+  return { tls, cover, users: deps.users };
+}
+
+function buildCover(config: Config, deps: DisguiseDeps): Cover {
   const { log } = deps;
   const { maskHost } = config;
   const dialer = new TcpDialer({
@@ -37,7 +53,7 @@ export function buildDisguise(config: Config, deps: DisguiseDeps): Disguise | un
     proxy: maskHost === undefined ? deps.proxy : undefined, // what the user names is near
   });
   const own = rememberAddresses();
-  const cover = new Cover({
+  return new Cover({
     domains: config.fakeTlsDomains,
     host: maskHost,
     pinned: (name) => config.pins.addressOf(name),
@@ -48,15 +64,6 @@ export function buildDisguise(config: Config, deps: DisguiseDeps): Disguise | un
     warn: (text) => log.warn(text),
     debug: (text) => log.debug(text),
   });
-  const tls = new FakeTls({
-    secrets: deps.secrets,
-    seen: new SeenHellos({ store: deps.hellos }),
-    profileOf: cover.profileOf,
-    measured: cover.measured,
-    onStranger: cover.onHello,
-    now: () => Math.floor(Date.now() / 1000),
-  });
-  return { tls, cover, users: new SiteUsers(config.maskMax) };
 }
 
 function isListenedOn(listening: string, { host }: TcpEndpoint, own: OwnAddresses): boolean {

@@ -55,6 +55,9 @@ export interface RouteSet {
   drop(): void;
   /** Descriptors are short: drops what was opened ahead of time, for a while. */
   relieve(): void;
+  /** No session begins with them any more: what is done ahead of time is given up. */
+  retire(): void;
+  /** No session has them any more. */
   close(): void;
 }
 
@@ -151,6 +154,10 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
         testAddresses: config.testTcpAddresses,
       }),
   };
+  const retire = (): void => {
+    domainList?.close();
+    for (const pool of pools) pool.close();
+  };
   return {
     routes: config.routes.map((name) => make[name]()),
     domainList,
@@ -162,10 +169,10 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
     relieve: () => {
       for (const pool of pools) pool.relieve();
     },
+    retire,
     close: () => {
+      retire();
       closing.abort();
-      domainList?.close();
-      for (const pool of pools) pool.close();
       bridge?.close();
     },
   };

@@ -2,6 +2,7 @@ import { isatty } from "node:tty";
 import packageJson from "../../package.json" with { type: "json" };
 import type { Config } from "../config/config.ts";
 import { FIELD_NAMES, type FieldName } from "../config/fields.ts";
+import type { LoadedConfig } from "../config/load-config.ts";
 import { type OtherFlags, readFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { ConfigError } from "../core/errors.ts";
@@ -9,7 +10,8 @@ import { formatLinks } from "./banner.ts";
 import { type Command, flagOf, loadFor, NO_SWITCHES, takeOwnArgs } from "./command.ts";
 import { CONFIG_COMMANDS } from "./config-commands.ts";
 import { isLoopback } from "./lan-address.ts";
-import { resolveSecrets, serve } from "./serve.ts";
+import { resolveSecrets } from "./secrets.ts";
+import { serve } from "./serve.ts";
 import { USERS_COMMANDS } from "./users-commands.ts";
 
 /** The program's version, from package.json. */
@@ -114,7 +116,7 @@ export const MAIN_COMMAND: Command = {
   fields: FIELD_NAMES,
   takesAll: false,
   run: async (rawArgs) => {
-    await serve(readConfig(rawArgs), VERSION);
+    await serve(() => load(rawArgs), VERSION);
     return undefined;
   },
 };
@@ -139,7 +141,11 @@ function groupOf(usage: string, description: string, commands: ReadonlyMap<strin
 
 /** @throws {ConfigError} With every problem of flags, environment and configuration file. */
 function readConfig(rawArgs: readonly string[], switches: ReadonlyMap<string, string> = NO_SWITCHES): Config {
-  return loadFor(rawArgs, otherFlags(switches)).config;
+  return load(rawArgs, switches).config;
+}
+
+function load(rawArgs: readonly string[], switches: ReadonlyMap<string, string> = NO_SWITCHES): LoadedConfig {
+  return loadFor(rawArgs, otherFlags(switches));
 }
 
 /** Switches of this command, and of the others: `--deep` belongs to `tgws doctor`. */

@@ -6,7 +6,7 @@ import { formatStarterFile, type StarterFile } from "../config/starter-file.ts";
 import { ConfigError } from "../core/errors.ts";
 import { formatLinks } from "./banner.ts";
 import { loadFor, surroundingsOf } from "./command.ts";
-import { findFolder } from "./state.ts";
+import { stateFolder } from "./state.ts";
 
 /** What the user of the secret is called that was served without a name. */
 export const FIRST_USER = "default";
@@ -30,7 +30,7 @@ export function firstSecret(): string {
 
 /** The secret that is served as long as no other is configured. @throws {StartError} `FILE` when it is damaged. */
 export function keptSecret(): Uint8Array | undefined {
-  const folder = findFolder();
+  const folder = stateFolder();
   return folder === undefined ? undefined : readKeptSecret(folder);
 }
 

@@ -4,6 +4,7 @@ import type { Config } from "../config/config.ts";
 import { bypasses, type OutboundProxy } from "../net/outbound-proxy.ts";
 import { describeTarget } from "../protocol/mtproto/dc.ts";
 import type { Disguise } from "../proxy/entrance.ts";
+import { SiteUsers } from "../proxy/mask.ts";
 import type { Route, WayAddress } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { buildRoutes, type RouteSet } from "./build-routes.ts";
@@ -73,7 +74,8 @@ export async function diagnose(
 async function disguiseOf(config: Config, proxy: OutboundProxy | undefined): Promise<Disguise | undefined> {
   const { buildDisguise } = await import("./build-disguise.ts");
   const log = { warn: () => {}, debug: () => {} };
-  return buildDisguise(config, { secrets: [], proxy, hellos: undefined, port: () => config.port, log });
+  const nobody = { secrets: [], hellos: { claim: () => false }, users: new SiteUsers(0) };
+  return buildDisguise(config, { ...nobody, proxy, port: () => config.port, log });
 }
 
 /** `tgws routes`: the learned order, from the file that a running proxy keeps. */

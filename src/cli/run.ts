@@ -21,6 +21,8 @@ export async function run(argv: readonly string[]): Promise<number> {
   const verbose = words.includes("-v") || words.includes("--verbose");
   if (words.includes("--version")) return say(VERSION);
   try {
+    // Not for people: a supervisor starts its workers with it.
+    if (words[0] === "worker" && process.send !== undefined) return await (await import("./work.ts")).work();
     const { command, rest } = findCommand(words);
     if (words.includes("--help") || words.includes("-h")) {
       const { formatHelp } = await import("./help.ts"); // with citty: a running proxy does without

@@ -10,6 +10,8 @@ import { Standings } from "../upstream/standings.ts";
 
 /** What is learned while running and kept for the next start. */
 export interface State {
+  /** Where it is kept; `undefined`: nowhere. */
+  readonly folder: string | undefined;
   /** As it was kept. */
   readonly standings: Standings;
   /** What was kept could not be read. */
@@ -33,7 +35,7 @@ interface KeptText {
  * @param onFailed Hears why something is not kept, once.
  */
 export function openState(onFailed: (error: StateFileError) => void): State {
-  const folder = findFolder();
+  const folder = stateFolder();
   const file = (name: string): KeptText =>
     folder === undefined ? NOWHERE : new StateFile(join(folder, name), onFailed);
   const routes = file("routes.json");
@@ -41,7 +43,7 @@ export function openState(onFailed: (error: StateFileError) => void): State {
   const text = routes.read();
   const damaged = text !== undefined && !standings.load(text);
   const hellos = folder === undefined ? undefined : new AppendFile(join(folder, "hellos"), onFailed);
-  return { standings, damaged, routes, domainsOf: (url) => file(listName(url)), hellos };
+  return { folder, standings, damaged, routes, domainsOf: (url) => file(listName(url)), hellos };
 }
 
 /** A list from another place has a file of its own: going back to the usual one must not serve the other. */
@@ -54,12 +56,19 @@ const NOWHERE: KeptText = { read: () => undefined, write: () => {} };
 
 /** Where the traffic of the users is kept; `undefined` without a folder. */
 export function usagePath(): string | undefined {
-  const folder = findFolder();
+  const folder = stateFolder();
   return folder === undefined ? undefined : join(folder, USAGE_FILE);
 }
 
-/** The configuration folder; `undefined` when the environment names none. */
-export function findFolder(): string | undefined {
+/** Whether a file in the folder is one that the program writes while it runs. */
+export function isStateFile(name: string): boolean {
+  return /^(?:secret|hellos|routes\.json|cf-domains(?:\.[0-9a-f]{8})?\.txt|usage\.db(?:-wal|-shm)?)$/.test(
+    name,
+  );
+}
+
+/** The folder for what is kept; `undefined` when the environment names none. */
+export function stateFolder(): string | undefined {
   try {
     return configFolder(process.env, process.platform);
   } catch (error) {

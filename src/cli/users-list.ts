@@ -65,7 +65,7 @@ export function formatUsers(users: readonly UserJson[]): string[] {
     limit(user.maxConnections, String),
     limit(user.maxAddresses, String),
     limit(user.rateBytes, (bytes) => `${formatBytes(bytes)}/s`),
-    user.expires ?? "-",
+    user.expires === null ? "-" : formatExpiry(user.expires),
   ]);
   const widths = HEADINGS.map((heading, at) =>
     Math.max(heading.length, ...rows.map((row) => (row[at] ?? "").length)),
@@ -117,6 +117,12 @@ async function readUsages(): Promise<ReadonlyMap<string, Usage>> {
 
 function limit(value: number | null, format: (value: number) => string): string {
   return value === null ? "-" : format(value);
+}
+
+/** A day that lasts to its end in UTC is shown as that day. */
+function formatExpiry(text: string): string {
+  if (!text.endsWith("T00:00:00.000Z")) return text.replace(/\.000Z$/, "Z");
+  return new Date(Date.parse(text) - 1).toISOString().slice(0, 10);
 }
 
 /** `1.5 GB`; a KB is 1024 bytes here, as in the settings. */

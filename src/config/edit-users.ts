@@ -1,5 +1,6 @@
 import { StartError } from "../core/errors.ts";
 import { parseToml } from "./toml-file.ts";
+import { endOfLineIn, insertRows, removeTable } from "./toml-tables.ts";
 import { USER_FIELD_NAMES, USER_FIELDS, type UserFieldName } from "./user-fields.ts";
 
 /** Settings of a user, as texts; `undefined` takes one out. */
@@ -12,20 +13,46 @@ export async function addUser(text: string, name: string, values: UserChanges): 
   const wanted = (root: Table): void => {
     usersOf(root)[name] = toTable(values);
   };
-  const eol = text.includes("\r\n") ? "\r\n" : "\n";
-  const rows = USER_FIELD_NAMES.flatMap((key) => {
-    const value = values[key];
-    return value === undefined ? [] : [`${key} = ${formatValue(key, value)}`];
-  });
+  const eol = endOfLineIn(text);
   const gap = text.trim() === "" ? text : `${text.trimEnd()}${eol}${eol}`;
-  const appended = `${gap}[users.${formatKey(name)}]${eol}${rows.join(eol)}${eol}`;
+  const rows = formatRows(values).join(eol);
+  const appended = `${gap}[users.${formatKey(name)}]${eol}${rows}${eol}`;
   if (isMeant(text, appended, wanted)) return appended;
   return patchText(text, wanted); // the users are written in another way, in which no table can be added
 }
 
 /** Changes settings of a user. Comments and layout stay. */
-export function changeUser(text: string, name: string, changes: UserChanges): Promise<string> {
-  return patchText(text, (root) => {
+export async function changeUser(text: string, name: string, changes: UserChanges): Promise<string> {
+  const there = usersOf(Bun.TOML.parse(text) as Table)[name] as Table | undefined;
+  const keys = USER_FIELD_NAMES.filter((key) => key in changes);
+  const [old, added] = [
+    keys.filter((key) => there?.[key] !== undefined),
+    keys.filter((key) => there?.[key] === undefined),
+  ];
+  const changed = old.length === 0 ? text : await patchText(text, changing(name, pick(changes, old)));
+  const additions = pick(changes, added);
+  const rows = formatRows(additions);
+  if (rows.length === 0) return changed;
+  // The library would put them below a comment that belongs to the next table.
+  const inserted = insertRows(changed, ["users", name], rows);
+  const wanted = changing(name, additions);
+  return inserted !== undefined && isMeant(changed, inserted, wanted) ? inserted : patchText(changed, wanted);
+}
+
+/** Takes a user out, with the comments of the table. */
+export async function removeUser(text: string, name: string): Promise<string> {
+  const wanted = (root: Table): void => {
+    const users = usersOf(root);
+    delete users[name];
+    if (Object.keys(users).length === 0) delete root["users"];
+  };
+  // The library would take a comment along that belongs to the next table.
+  const removed = removeTable(text, ["users", name]);
+  return removed !== undefined && isMeant(text, removed, wanted) ? removed : patchText(text, wanted);
+}
+
+function changing(name: string, changes: UserChanges): (root: Table) => void {
+  return (root) => {
     const user = usersOf(root)[name] as Table;
     for (const key of USER_FIELD_NAMES) {
       if (!(key in changes)) continue;
@@ -33,16 +60,11 @@ export function changeUser(text: string, name: string, changes: UserChanges): Pr
       if (value === undefined) delete user[key];
       else user[key] = toValue(key, value);
     }
-  });
+  };
 }
 
-/** Takes a user out, with the comments inside its table. */
-export function removeUser(text: string, name: string): Promise<string> {
-  return patchText(text, (root) => {
-    const users = usersOf(root);
-    delete users[name];
-    if (Object.keys(users).length === 0) delete root["users"];
-  });
+function pick(changes: UserChanges, keys: readonly UserFieldName[]): UserChanges {
+  return Object.fromEntries(keys.map((key) => [key, changes[key]]));
 }
 
 /** The names of the users in the text. */
@@ -118,6 +140,13 @@ function formatValue(key: UserFieldName, text: string): string {
   const { kind } = USER_FIELDS[key];
   if (kind === "date") return text;
   return kind === "text" ? JSON.stringify(text) : String(toValue(key, text));
+}
+
+function formatRows(values: UserChanges): string[] {
+  return USER_FIELD_NAMES.flatMap((key) => {
+    const value = values[key];
+    return value === undefined ? [] : [`${key} = ${formatValue(key, value)}`];
+  });
 }
 
 function formatKey(name: string): string {

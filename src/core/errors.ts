@@ -200,8 +200,16 @@ export class ConfigError extends TgwsError<"BAD_CONFIG"> {
  *
  * - `PORT_IN_USE`, `NO_PERMISSION`, `BAD_ADDRESS` the listener cannot be opened
  * - `FILE` a file cannot be read or written
+ * - `PRIVILEGES` it cannot become the user that it was asked to be
+ * - `WORKER` a worker process does not start
  */
-export type StartErrorCode = "PORT_IN_USE" | "NO_PERMISSION" | "BAD_ADDRESS" | "FILE";
+export type StartErrorCode =
+  | "PORT_IN_USE"
+  | "NO_PERMISSION"
+  | "BAD_ADDRESS"
+  | "FILE"
+  | "PRIVILEGES"
+  | "WORKER";
 
 /** The program cannot start; `hint` says what to do. */
 export class StartError extends TgwsError<StartErrorCode> {

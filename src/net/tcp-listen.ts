@@ -237,7 +237,8 @@ function hintOnPermission(port: number): string {
   );
 }
 
-function startErrorOf(error: unknown, host: string, port: number): StartError {
+/** What to tell a person about an address that cannot be listened on. */
+export function startErrorOf(error: unknown, host: string, port: number): StartError {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const where = `${host.includes(":") ? `[${host}]` : host}:${port}`;
   if (code === "EADDRINUSE") {

@@ -1,224 +1,173 @@
-import { rmSync, write, writeSync } from "node:fs";
 import { isatty } from "node:tty";
-import type { RotatingFileStream } from "rotating-file-stream";
-import { StartError } from "../core/errors.ts";
-import type { LogFields, Logger } from "../core/logger.ts";
+import { LOG_LEVELS, type LogFields, type LogFormat, type Logger, type LogLevel } from "../core/logger.ts";
+import type { LogCounts } from "./figures.ts";
+import { FileSink, type LogFileOptions } from "./file-sink.ts";
+import { FoldingSink } from "./log-folding.ts";
+import { hideKeys } from "./log-guard.ts";
+import { formatJson, formatText, type LogFormatter, type LogRecord, type LogSink } from "./log-record.ts";
+import { LineTerminal, newPlainFormatter, openPrettyTerminal } from "./terminal-sink.ts";
 
-/** Where the log goes besides the terminal. */
-export interface LogFileOptions {
-  readonly path: string;
-  /** A new file is started at about this size. */
-  readonly maxBytes: number;
-  /** Old files kept, as `path.1`, `path.2`, ...; 0 keeps none. */
-  readonly backups: number;
+/** How a process logs. */
+export interface LoggerOptions {
+  readonly level: LogLevel;
+  readonly format: LogFormat;
+  readonly file: LogFileOptions | undefined;
+  /** Takes out of a text what nobody may read, besides what looks like a key, which always goes. */
+  readonly redact?: (text: string) => string;
 }
 
-/** A log that can be closed: what was written is then on disk. */
-export interface ClosableLogger extends Logger {
-  close(): Promise<void>;
+/** A logger that knows beforehand whether anybody wants a line. */
+export interface LevelLogger extends Logger {
+  enabled(level: LogLevel): boolean;
 }
 
 const STDERR = 2;
 
-type Level = "debug" | "info" | "warn" | "error";
-
 /**
- * Writes lines to standard error (pretty on a terminal, plain when piped) and, if asked, to a file.
+ * Writes lines to standard error and, if asked, to a file.
  *
  * Standard output stays free for what a command prints.
  *
  * @throws {StartError} `FILE` when the log file cannot be written.
  */
-export async function createLogger(options: {
-  readonly verbose: boolean;
-  readonly file: LogFileOptions | undefined;
-}): Promise<ClosableLogger> {
-  const terminal = isatty(STDERR) ? await prettyTerminal(options.verbose) : new PlainTerminal();
-  const file = options.file === undefined ? undefined : await openFile(options.file);
-  return new TerminalAndFileLogger(terminal, file, options.verbose);
+export async function createLogger(options: LoggerOptions): Promise<ProcessLogger> {
+  const { level, format, file, redact } = options;
+  const terminal = await openTerminal(format);
+  if (file === undefined) return new ProcessLogger(level, terminal, redact);
+  const deps = { format: format === "json" ? formatJson : formatDated, say: terminal.write.bind(terminal) };
+  return new ProcessLogger(level, new BothSinks(terminal, await FileSink.open(file, deps)), redact);
 }
 
-/** Takes one line, without its end. */
-interface LineSink {
-  line(level: Level, text: string): void;
-  /** Waits until what was written is out. */
-  close?(): Promise<void>;
+/** Hands records to somebody who writes them: a worker's logger. They come folded, and within the budget. */
+export function createRecordLogger(options: {
+  readonly level: LogLevel;
+  readonly write: (record: LogRecord) => void;
+  readonly redact?: (text: string) => string;
+}): ProcessLogger {
+  return new ProcessLogger(options.level, { write: options.write }, options.redact);
 }
 
-/** consola on a terminal. Loaded by need: it, and the streams it writes to, cost 5 MiB of memory. */
-async function prettyTerminal(verbose: boolean): Promise<LineSink> {
-  const { createConsola, LogLevels } = await import("consola");
-  const consola = createConsola({
-    level: verbose ? LogLevels.debug : LogLevels.info,
-    stdout: process.stderr,
-    stderr: process.stderr,
-    formatOptions: { date: true },
-  });
-  return { line: (level, text) => consola[level](text) };
-}
+/** The log of a process: its lines, by level, without repeats and floods; and the records of others. */
+export class ProcessLogger implements LevelLogger {
+  readonly #output: LogSink;
+  readonly #folding: FoldingSink;
+  #level: LogLevel;
+  #rank: number;
 
-/** What may wait for a reader of standard error that does not keep up, in characters. */
-const PLAIN_LIMIT = 64 * 1024;
-/** How long the last lines may take, in milliseconds. */
-const LAST_LINES_MS = 500;
-
-/**
- * Writes `12:34:56Z info  message` (UTC: local time would load a MiB of time zones) for systemd and files.
- *
- * Lines of one turn of the event loop go out in one write: a burst of sessions would cost a system call each.
- * A write never blocks the proxy: behind a reader that has stopped, lines are dropped, and counted.
- */
-class PlainTerminal implements LineSink {
-  #lines = "";
-  #dropped = 0;
-  #writing = false;
-  #onIdle: (() => void) | undefined;
-  #second = 0;
-  #time = "";
-
-  constructor() {
-    process.on("exit", () => this.#writeLast());
+  constructor(level: LogLevel, output: LogSink, redact: (text: string) => string = (text) => text) {
+    this.#level = level;
+    this.#rank = LOG_LEVELS.indexOf(level);
+    this.#output = output;
+    this.#folding = new FoldingSink(guard(output, (text) => redact(hideKeys(text))));
   }
 
-  line(level: Level, text: string): void {
-    const now = Date.now();
-    const second = Math.floor(now / 1000);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#time = new Date(now).toISOString().slice(11, 19);
-    }
-    if (this.#lines.length > PLAIN_LIMIT) {
-      this.#dropped += 1;
-      return;
-    }
-    if (this.#lines === "" && !this.#writing) setImmediate(() => this.#write());
-    this.#lines += `${this.#time}Z ${level.padEnd(5)} ${text}\n`;
+  get level(): LogLevel {
+    return this.#level;
   }
 
-  /** Gives a reader that has stopped a moment, no more. */
-  close(): Promise<void> {
-    this.#write();
-    if (!this.#writing) return Promise.resolve();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#onIdle = resolve;
-    setTimeout(resolve, LAST_LINES_MS);
-    return promise;
+  /** Holds for the lines to come. */
+  setLevel(level: LogLevel): void {
+    this.#level = level;
+    this.#rank = LOG_LEVELS.indexOf(level);
   }
 
-  /** Writes what there is, one write at a time; on another thread, since a pipe may be full. */
-  #write(): void {
-    if (this.#lines === "" || this.#writing) return;
-    const bytes = Buffer.from(this.#take());
-    this.#writing = true;
-    const next = (rest: Buffer): void => {
-      write(STDERR, rest, (error, written) => {
-        // An error means that whoever read the log is gone: the proxy goes on without.
-        if (error === null && written < rest.length) return next(rest.subarray(written));
-        this.#writing = false;
-        if (this.#lines === "") this.#onIdle?.();
-        else this.#write();
-      });
-    };
-    next(bytes);
-  }
-
-  #take(): string {
-    const note = this.#dropped > 0 ? `${this.#time}Z warn  ${this.#dropped} lines were dropped here\n` : "";
-    const lines = this.#lines + note;
-    this.#lines = "";
-    this.#dropped = 0;
-    return lines;
-  }
-
-  #writeLast(): void {
-    try {
-      if (!this.#writing && this.#lines !== "") writeSync(STDERR, this.#take());
-    } catch {
-      // Nobody is there to read it.
-    }
-  }
-}
-
-class TerminalAndFileLogger implements ClosableLogger {
-  readonly #terminal: LineSink;
-  readonly #verbose: boolean;
-  #file: RotatingFileStream | undefined;
-
-  constructor(terminal: LineSink, file: RotatingFileStream | undefined, verbose: boolean) {
-    this.#terminal = terminal;
-    this.#verbose = verbose;
-    this.#file = file;
-    file?.on("error", (error) => {
-      // A full disk must not end the proxy. The terminal still has the log.
-      this.#file = undefined;
-      terminal.line("error", `Cannot write the log file, which is given up: ${error.message}`);
-    });
+  enabled(level: LogLevel): boolean {
+    return LOG_LEVELS.indexOf(level) <= this.#rank;
   }
 
   debug(message: string, fields?: LogFields): void {
-    if (this.#verbose) this.#write("debug", message, fields);
+    if (this.#rank >= 3) this.#log("debug", message, fields);
   }
 
   info(message: string, fields?: LogFields): void {
-    this.#write("info", message, fields);
+    if (this.#rank >= 2) this.#log("info", message, fields);
   }
 
   warn(message: string, fields?: LogFields): void {
-    this.#write("warn", message, fields);
+    if (this.#rank >= 1) this.#log("warn", message, fields);
   }
 
   error(message: string, fields?: LogFields): void {
-    this.#write("error", message, fields);
+    this.#log("error", message, fields);
+  }
+
+  /** Writes what another process has said: that process has chosen what to say. */
+  write(record: LogRecord): void {
+    this.#output.write(record);
+  }
+
+  /** Lines of this process. */
+  get counts(): LogCounts {
+    return this.#folding.counts;
+  }
+
+  /** The log file was moved away: what comes from now on goes to a new one. Nothing is lost. */
+  async reopen(): Promise<void> {
+    await this.#output.reopen?.();
+  }
+
+  /** What was written is then out. */
+  close(): Promise<void> {
+    return this.#folding.close();
+  }
+
+  #log(level: LogLevel, message: string, fields: LogFields | undefined): void {
+    this.#folding.write({ time: Date.now(), level, message, fields });
+  }
+}
+
+class BothSinks implements LogSink {
+  readonly #terminal: LogSink;
+  readonly #file: LogSink;
+
+  constructor(terminal: LogSink, file: LogSink) {
+    this.#terminal = terminal;
+    this.#file = file;
+  }
+
+  /** What neither of them could write. */
+  get lost(): number {
+    return Math.min(this.#terminal.lost ?? 0, this.#file.lost ?? 0);
+  }
+
+  write(record: LogRecord): void {
+    this.#terminal.write(record);
+    this.#file.write(record);
+  }
+
+  async reopen(): Promise<void> {
+    await this.#file.reopen?.();
   }
 
   async close(): Promise<void> {
     await this.#terminal.close?.();
-    const { promise, resolve } = Promise.withResolvers<void>();
-    if (this.#file === undefined) resolve();
-    else this.#file.end(() => resolve());
-    await promise;
-  }
-
-  #write(level: Level, message: string, fields: LogFields | undefined): void {
-    const line = formatLine(message, fields);
-    this.#terminal.line(level, line);
-    this.#file?.write(`${new Date().toISOString()} ${level.toUpperCase().padEnd(5)} ${line}\n`);
+    await this.#file.close?.();
   }
 }
 
-/** `message key=value key="two words"`; what is undefined is left out. Line breaks become spaces. */
-export function formatLine(message: string, fields: LogFields = {}): string {
-  const parts = [message.replaceAll(/\s*[\r\n]+\s*/g, " ")];
-  for (const [key, value] of Object.entries(fields)) {
-    if (value === undefined) continue;
-    const text = String(value);
-    parts.push(`${key}=${/[\s"=]/.test(text) ? JSON.stringify(text) : text}`);
-  }
-  return parts.join(" ");
+function openTerminal(format: LogFormat): LogSink | Promise<LogSink> {
+  if (format === "json") return new LineTerminal(formatJson);
+  const pretty = format === "pretty" || (format === "auto" && isatty(STDERR));
+  return pretty ? openPrettyTerminal() : new LineTerminal(newPlainFormatter());
 }
 
-async function openFile({ path, maxBytes, backups }: LogFileOptions): Promise<RotatingFileStream> {
-  const { createStream } = await import("rotating-file-stream");
-  const stream = createStream(path, {
-    size: `${Math.max(1, Math.round(maxBytes / 1024))}K`,
-    rotate: Math.max(1, backups), // the library cannot keep none
-    mode: 0o600,
-  });
-  if (backups === 0) stream.on("rotated", (old) => rmSync(old, { force: true }));
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  stream.once("open", () => resolve());
-  stream.once("error", reject);
-  try {
-    await promise;
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new StartError(
-      "FILE",
-      `Cannot write the log file ${path}: ${reason}`,
-      "choose another file: --log-file",
-      error,
-    );
-  }
-  stream.removeListener("error", reject);
-  return stream;
+/** `2026-01-31T12:34:56.789Z INFO  message key=value`, for files. */
+const formatDated: LogFormatter = (record) =>
+  `${new Date(record.time).toISOString()} ${record.level.toUpperCase().padEnd(5)} ${formatText(record)}`;
+
+/** Passes records on with `redact` applied to every text in them. */
+function guard(sink: LogSink, redact: (text: string) => string): LogSink {
+  return {
+    write(record) {
+      const fields = Object.entries(record.fields ?? {}).map(([key, value]) => {
+        return [key, typeof value === "string" ? redact(value) : value];
+      });
+      sink.write({ ...record, message: redact(record.message), fields: Object.fromEntries(fields) });
+    },
+    reopen: async () => sink.reopen?.(),
+    close: async () => sink.close?.(),
+    get lost() {
+      return sink.lost ?? 0;
+    },
+  };
 }

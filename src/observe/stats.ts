@@ -1,75 +1,68 @@
-import { formatBytes } from "../core/bytes.ts";
-import { ProxyHeaderError, type RouteErrorCode } from "../core/errors.ts";
-import type { EndReason, MaskReason, SessionEvent, SessionView } from "../core/events.ts";
+import { ProxyHeaderError } from "../core/errors.ts";
+import type { EndReason, SessionEvent, SessionView } from "../core/events.ts";
+import type { Figures, LogCounts, PoolFigures, RouteFigures, UserTraffic } from "./figures.ts";
+import { countTime, type GrowingHistogram, newHistogram } from "./histogram.ts";
+import { formatStatLines, formatSummary } from "./stats-text.ts";
 
-/** Pool counts that somebody else keeps. */
-export interface PoolFigures {
-  readonly hits: number;
-  readonly misses: number;
+/** What others count, read when figures are asked for. */
+export interface StatsSources {
+  /** Warm connections to Telegram. */
+  readonly pool: PoolFigures;
+  /** Those through Workers and domains behind Cloudflare. */
+  readonly cfPool: PoolFigures;
+  /** Bytes that wait in the queues of all sessions. */
+  readonly queuedBytes?: () => number;
+  /** Connections that were closed before they became sessions. */
+  readonly shed?: () => number;
+  readonly log?: () => LogCounts;
 }
 
-/** The counters of tg-ws-proxy, by their names there. */
-export interface StatsSnapshot {
-  readonly connections_total: number;
-  readonly connections_active: number;
-  /** Served over Telegram's own WebSocket front ends. */
-  readonly connections_ws: number;
-  readonly connections_tcp_fallback: number;
-  /** Served through a Worker or a domain behind Cloudflare. */
-  readonly connections_cfproxy: number;
-  /** Strangers: a wrong secret, or no Telegram client. */
-  readonly connections_bad: number;
-  /** Those that were shown the cover site. */
-  readonly connections_masked: number;
-  /** Attempts to open a WebSocket for a client that failed. */
-  readonly ws_errors: number;
-  readonly bytes_up: number;
-  readonly bytes_down: number;
-  /** Between strangers and the cover site: in none of the other two. */
-  readonly masked_bytes_up: number;
-  readonly masked_bytes_down: number;
-  readonly pool_hits: number;
-  readonly pool_misses: number;
-  readonly cf_pool_hits: number;
-  readonly cf_pool_misses: number;
-}
-
-/** What one route did for one data centre. */
-export interface RouteFigures {
-  readonly route: string;
-  readonly dc: number;
-  attempts: number;
-  /** Sessions that it serves, or served. */
-  wins: number;
-  readonly failures: Map<RouteErrorCode, number>;
-  /** Connections that were opened for a client, and how long that took in all, in milliseconds. */
-  opened: number;
-  openMs: number;
+/** A count of bytes that grows. */
+interface Bytes {
   bytesUp: number;
   bytesDown: number;
 }
 
-const CF_ROUTES: readonly string[] = ["cf-worker", "cf-domain"];
-const WS_ROUTES: readonly string[] = ["direct-ws", "fronted-ws"];
+type Growing<T> = { -readonly [Key in keyof T]: T[Key] };
+type GrowingRoute = Growing<Omit<RouteFigures, "failures" | "opening">> & {
+  readonly failures: Map<string, number>;
+  readonly opening: GrowingHistogram;
+};
+type GrowingUser = Growing<UserTraffic>;
+
+/** What is known of a session while it lives: where its bytes are counted, without looking up any name. */
+interface Live {
+  route: GrowingRoute | undefined;
+  user: GrowingUser | undefined;
+  stranger: boolean;
+  connected: boolean;
+  /** What has been counted for a route that it had before, although that had answered. */
+  movedUp: number;
+  movedDown: number;
+}
+
+/** Users beyond that are not told apart; a configuration has fewer. */
+const USER_LIMIT = 10_000;
 
 /** Counts what happens to sessions. Bytes of live sessions are read when asked for, not per chunk. */
 export class Stats {
-  readonly #pools: { readonly pool: PoolFigures; readonly cfPool: PoolFigures };
-  readonly #live = new Set<SessionView>();
-  readonly #endings = new Map<EndReason, number>();
-  readonly #masks = new Map<MaskReason, number>();
-  /** Connections that no trusted load balancer brought, by what was wrong. */
+  readonly #sources: StatsSources;
+  readonly #live = new Map<SessionView, Live>();
+  readonly #endings = new Map<string, number>();
+  readonly #masks = new Map<string, number>();
   readonly #refusals = new Map<string, number>();
+  /** Connections that no trusted load balancer brought, by what was wrong. */
+  readonly #badHeaders = new Map<string, number>();
   /** By route and data centre: 36 at most. */
-  readonly #routes = new Map<string, RouteFigures>();
+  readonly #routes = new Map<string, GrowingRoute>();
+  readonly #users = new Map<string, GrowingUser>();
+  readonly #setUp = newHistogram();
+  readonly #ended: Bytes = { bytesUp: 0, bytesDown: 0 };
+  readonly #endedStrangers: Bytes = { bytesUp: 0, bytesDown: 0 };
   #total = 0;
-  readonly #ended = { up: 0, down: 0 };
-  /** Live sessions of strangers, which are in `#live`, too. */
-  readonly #strangers = new Set<SessionView>();
-  readonly #endedStrangers = { up: 0, down: 0 };
 
-  constructor(pools: { readonly pool: PoolFigures; readonly cfPool: PoolFigures }) {
-    this.#pools = pools;
+  constructor(sources: StatsSources) {
+    this.#sources = sources;
   }
 
   readonly observe = (event: SessionEvent): void => {
@@ -77,173 +70,170 @@ export class Stats {
     switch (event.type) {
       case "started":
         this.#total += 1;
-        this.#live.add(session);
+        this.#live.set(session, newLive());
+        break;
+      case "identified":
+        this.#onIdentified(session);
         break;
       case "attempt":
-        this.#figures(event.route, session.dc).attempts += 1;
+        this.#route(event.route, session.dc).attempts += 1;
         break;
-      case "route-failed": {
-        const { failures } = this.#figures(event.attempt.route, session.dc);
-        const { code } = event.attempt.error;
-        failures.set(code, (failures.get(code) ?? 0) + 1);
-        break;
-      }
-      case "rerouted":
-        this.#figures(event.from, session.dc).wins -= 1;
-        this.#won(event);
+      case "route-failed":
+        count(this.#route(event.attempt.route, session.dc).failures, event.attempt.error.code);
         break;
       case "connected":
-        this.#won(event);
+      case "rerouted":
+        this.#onRoute(event);
         break;
       case "masked":
-        this.#masks.set(event.why, (this.#masks.get(event.why) ?? 0) + 1);
-        this.#strangers.add(session);
+        count(this.#masks, event.why);
+        this.#onMasked(session);
+        break;
+      case "refused":
+        count(this.#refusals, event.why);
         break;
       case "ended":
         this.#onEnded(session, event.reason);
-        if (event.error instanceof ProxyHeaderError)
-          this.#refusals.set(event.error.why, (this.#refusals.get(event.error.why) ?? 0) + 1);
+        if (event.error instanceof ProxyHeaderError) count(this.#badHeaders, event.error.why);
         break;
     }
   };
 
-  snapshot(): StatsSnapshot {
+  /** Everything, live sessions included, in one pass over them. */
+  figures(): Figures {
     const clients = { ...this.#ended };
     const strangers = { ...this.#endedStrangers };
-    for (const session of this.#live) {
-      addTo(this.#strangers.has(session) ? strangers : clients, session.counts);
+    const routes = new Map<GrowingRoute, Bytes>();
+    for (const one of this.#routes.values()) routes.set(one, bytesOf(one));
+    const users = new Map<GrowingUser, Bytes>();
+    for (const one of this.#users.values()) users.set(one, bytesOf(one));
+    for (const [session, live] of this.#live) {
+      const { up, down } = session.counts;
+      if (up === 0 && down === 0) continue;
+      add(live.stranger ? strangers : clients, up, down);
+      if (live.route !== undefined && down > 0) {
+        add(routes.get(live.route), up - live.movedUp, down - live.movedDown);
+      }
+      if (live.user !== undefined) add(users.get(live.user), up, down);
     }
-    const { pool, cfPool } = this.#pools;
+    const { pool, cfPool, queuedBytes, shed, log } = this.#sources;
     return {
-      connections_total: this.#total,
-      connections_active: this.#live.size,
-      connections_ws: this.#wins(WS_ROUTES),
-      connections_tcp_fallback: this.#wins(["direct-tcp"]),
-      connections_cfproxy: this.#wins(CF_ROUTES),
-      connections_bad: this.#endings.get("stranger") ?? 0,
-      connections_masked: sumOf(this.#masks),
-      ws_errors: this.#webSocketErrors(),
-      bytes_up: clients.up,
-      bytes_down: clients.down,
-      masked_bytes_up: strangers.up,
-      masked_bytes_down: strangers.down,
-      pool_hits: pool.hits,
-      pool_misses: pool.misses,
-      cf_pool_hits: cfPool.hits,
-      cf_pool_misses: cfPool.misses,
+      connections: {
+        total: this.#total,
+        active: this.#live.size,
+        ended: Object.fromEntries(this.#endings),
+        masked: Object.fromEntries(this.#masks),
+        refused: Object.fromEntries(this.#refusals),
+        badHeaders: Object.fromEntries(this.#badHeaders),
+        shed: shed?.() ?? 0,
+      },
+      bytes: {
+        up: clients.bytesUp,
+        down: clients.bytesDown,
+        maskedUp: strangers.bytesUp,
+        maskedDown: strangers.bytesDown,
+      },
+      routes: [...routes].map(([one, bytes]) => ({
+        ...one,
+        ...bytes,
+        failures: Object.fromEntries(one.failures),
+        opening: { counts: [...one.opening.counts], sumMicros: one.opening.sumMicros },
+      })),
+      setUp: { counts: [...this.#setUp.counts], sumMicros: this.#setUp.sumMicros },
+      users: Object.fromEntries([...this.#users].map(([name, one]) => [name, { ...one, ...users.get(one) }])),
+      pools: { routes: { ...pool }, cf: { ...cfPool } },
+      queuedBytes: queuedBytes?.() ?? 0,
+      log: log?.() ?? { written: 0, folded: 0, dropped: 0 },
     };
   }
 
-  /** What every route did for every data centre, live sessions included. */
-  routes(): readonly RouteFigures[] {
-    const figures = new Map(
-      [...this.#routes].map(([key, one]) => {
-        return [key, { ...one, failures: new Map(one.failures) }];
-      }),
-    );
-    for (const { route, dc, counts } of this.#live) {
-      const one = figures.get(`${route} ${dc}`);
-      if (one === undefined) continue;
-      one.bytesUp += counts.up;
-      one.bytesDown += counts.down;
+  /** Forgets users whom nobody has named, and who are not connected: after the configuration has changed. */
+  forgetUsersBut(names: ReadonlySet<string>): void {
+    for (const [name, { active }] of this.#users) {
+      if (active === 0 && !names.has(name)) this.#users.delete(name);
     }
-    return [...figures.values()];
-  }
-
-  /** Who was shown the cover site, by the reason. */
-  masks(): ReadonlyMap<MaskReason, number> {
-    return this.#masks;
-  }
-
-  /** Connections that were refused for their PROXY header: `missing`, `malformed`, `untrusted`. */
-  refusals(): ReadonlyMap<string, number> {
-    return this.#refusals;
   }
 
   /** One line for a person, in tg-ws-proxy's format. */
   summary(): string {
-    const now = this.snapshot();
-    return [
-      `total=${now.connections_total}`,
-      `active=${now.connections_active}`,
-      `ws=${now.connections_ws}`,
-      `tcp_fb=${now.connections_tcp_fallback}`,
-      `cf=${now.connections_cfproxy}`,
-      `bad=${now.connections_bad}`,
-      `masked=${now.connections_masked}`,
-      `err=${now.ws_errors}`,
-      `pool=${formatHits(now.pool_hits, now.pool_misses)}`,
-      `cf_pool=${formatHits(now.cf_pool_hits, now.cf_pool_misses)}`,
-      `up=${formatBytes(now.bytes_up)}`,
-      `down=${formatBytes(now.bytes_down)}`,
-    ].join(" ");
+    return formatSummary(this.figures());
   }
 
   /** One line for those who were not served, where there are any, and for each route and data centre. */
   lines(): string[] {
-    const lines: string[] = [];
-    if (this.#masks.size > 0) {
-      const { masked_bytes_up: up, masked_bytes_down: down } = this.snapshot();
-      lines.push(`masked ${formatCounts(this.#masks)} up=${formatBytes(up)} down=${formatBytes(down)}`);
+    return formatStatLines(this.figures());
+  }
+
+  #onIdentified(session: SessionView): void {
+    const live = this.#live.get(session);
+    const name = session.secret;
+    if (live === undefined || name === undefined || live.user !== undefined) return;
+    let user = this.#users.get(name);
+    if (user === undefined) {
+      if (this.#users.size >= USER_LIMIT) return;
+      user = { active: 0, sessions: 0, bytesUp: 0, bytesDown: 0 };
+      this.#users.set(name, user);
     }
-    if (this.#refusals.size > 0) lines.push(`refused ${formatCounts(this.#refusals)}`);
-    return [...lines, ...this.#routeLines()];
+    user.active += 1;
+    user.sessions += 1;
+    live.user = user;
   }
 
-  #routeLines(): string[] {
-    return this.routes().map(
-      ({ route, dc, attempts, wins, failures, opened, openMs, bytesUp, bytesDown }) => {
-        const failed = [...failures].map(([code, count]) => `${code}:${count}`).join(",");
-        return [
-          `route=${route}`,
-          `dc=${dc}`,
-          `attempts=${attempts}`,
-          `wins=${wins}`,
-          `failed=${failed || "none"}`,
-          `open=${opened === 0 ? "n/a" : `${Math.round(openMs / opened)}ms`}`,
-          `up=${formatBytes(bytesUp)}`,
-          `down=${formatBytes(bytesDown)}`,
-        ].join(" ");
-      },
-    );
+  /** What it moves from now on is nobody's, even if it has shown a user's secret. */
+  #onMasked(session: SessionView): void {
+    const live = this.#live.get(session);
+    if (live === undefined) return;
+    live.stranger = true;
+    if (live.user === undefined) return;
+    live.user.active -= 1;
+    live.user = undefined;
   }
 
-  #won({ session, warm, openMs }: Extract<SessionEvent, { type: "connected" | "rerouted" }>): void {
-    const figures = this.#figures(session.route ?? "", session.dc);
-    figures.wins += 1;
-    if (warm) return;
-    figures.opened += 1;
-    figures.openMs += openMs;
+  /**
+   * A route's bytes count from its first answer on, until when another route may get the same: a counter
+   * never goes back.
+   */
+  #onRoute(event: Extract<SessionEvent, { type: "connected" | "rerouted" }>): void {
+    const { session, warm, openMs } = event;
+    const route = this.#route(session.route ?? "", session.dc);
+    route.sessions += 1;
+    if (!warm) countTime(route.opening, openMs);
+    const live = this.#live.get(session);
+    if (live === undefined) return;
+    if (live.route !== undefined) {
+      live.route.lost += 1;
+      if (session.counts.down > 0) this.#move(session, live);
+    }
+    live.route = route;
+    if (live.connected) return;
+    live.connected = true;
+    countTime(this.#setUp, performance.now() - session.startedAt);
   }
 
   #onEnded(session: SessionView, reason: EndReason): void {
-    const { up, down } = session.counts;
+    count(this.#endings, reason);
+    const live = this.#live.get(session);
+    if (live === undefined) return;
     this.#live.delete(session);
-    this.#endings.set(reason, (this.#endings.get(reason) ?? 0) + 1);
-    addTo(this.#strangers.delete(session) ? this.#endedStrangers : this.#ended, session.counts);
-    if (session.route === undefined) return;
-    const figures = this.#figures(session.route, session.dc);
-    if (reason === "no-route") figures.wins -= 1; // it opened, and did not serve
-    figures.bytesUp += up;
-    figures.bytesDown += down;
-  }
-
-  #wins(routes: readonly string[]): number {
-    let wins = 0;
-    for (const figures of this.#routes.values()) if (routes.includes(figures.route)) wins += figures.wins;
-    return wins;
-  }
-
-  #webSocketErrors(): number {
-    let errors = 0;
-    for (const { route, failures } of this.#routes.values()) {
-      if (route === "direct-tcp") continue;
-      for (const count of failures.values()) errors += count;
+    const { up, down } = session.counts;
+    add(live.stranger ? this.#endedStrangers : this.#ended, up, down);
+    if (live.user !== undefined) {
+      live.user.active -= 1;
+      add(live.user, up, down);
     }
-    return errors;
+    if (live.route === undefined) return;
+    if (reason === "no-route") live.route.lost += 1; // it opened, and did not serve
+    this.#move(session, live);
   }
 
-  #figures(route: string, dc: number): RouteFigures {
+  /** Counts what the session's route has carried since it has it. */
+  #move({ counts: { up, down } }: SessionView, live: Live): void {
+    add(live.route, up - live.movedUp, down - live.movedDown);
+    live.movedUp = up;
+    live.movedDown = down;
+  }
+
+  #route(route: string, dc: number): GrowingRoute {
     const key = `${route} ${dc}`;
     let figures = this.#routes.get(key);
     if (figures === undefined) {
@@ -251,10 +241,10 @@ export class Stats {
         route,
         dc,
         attempts: 0,
-        wins: 0,
+        sessions: 0,
+        lost: 0,
         failures: new Map(),
-        opened: 0,
-        openMs: 0,
+        opening: newHistogram(),
         bytesUp: 0,
         bytesDown: 0,
       };
@@ -264,21 +254,27 @@ export class Stats {
   }
 }
 
-function addTo(sum: { up: number; down: number }, { up, down }: SessionView["counts"]): void {
-  sum.up += up;
-  sum.down += down;
+function newLive(): Live {
+  return {
+    route: undefined,
+    user: undefined,
+    stranger: false,
+    connected: false,
+    movedUp: 0,
+    movedDown: 0,
+  };
 }
 
-function sumOf(counts: ReadonlyMap<string, number>): number {
-  let sum = 0;
-  for (const count of counts.values()) sum += count;
-  return sum;
+function bytesOf({ bytesUp, bytesDown }: Bytes): Bytes {
+  return { bytesUp, bytesDown };
 }
 
-function formatCounts(counts: ReadonlyMap<string, number>): string {
-  return [...counts].map(([name, count]) => `${name}=${count}`).join(" ");
+function add(sum: Bytes | undefined, up: number, down: number): void {
+  if (sum === undefined) return;
+  sum.bytesUp += up;
+  sum.bytesDown += down;
 }
 
-function formatHits(hits: number, misses: number): string {
-  return hits + misses === 0 ? "n/a" : `${hits}/${hits + misses}`;
+function count(tally: Map<string, number>, name: string): void {
+  tally.set(name, (tally.get(name) ?? 0) + 1);
 }

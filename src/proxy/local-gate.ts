@@ -174,7 +174,7 @@ export class LocalGate implements Gate {
   }
 }
 
-/** Who has come, and as whom. */
+/** A visit whose answers are there at once. */
 export class LocalVisit implements Visit {
   readonly #gate: LocalGate;
   readonly #address: string;

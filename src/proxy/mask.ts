@@ -76,10 +76,11 @@ export interface SiteUser {
 /** All connections to cover sites, of which there are not more than `most`. */
 export class SiteUsers {
   readonly #all = new Set<SiteUser>();
-  readonly #most: number;
+  /** How many there may be; fewer than there are takes effect as they leave. */
+  most: number;
 
   constructor(most: number) {
-    this.#most = most;
+    this.most = most;
   }
 
   get size(): number {
@@ -87,7 +88,7 @@ export class SiteUsers {
   }
 
   get full(): boolean {
-    return this.#all.size >= this.#most;
+    return this.#all.size >= this.most;
   }
 
   /** Full, it makes room by ending the one that has been quiet for longest, and of those the oldest. */

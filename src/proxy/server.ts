@@ -49,6 +49,9 @@ const NO_LIMITS: ServerLimits = { maxConnections: undefined, bufferBytes: undefi
 export class ProxyServer {
   readonly #sessions = new Set<Session>();
   readonly #listen: () => Listener;
+  readonly #adopt: (fd: number) => Listener;
+  /** Sockets of others that it accepts from, too. */
+  readonly #adopted = new Set<Listener>();
   #generation: Generation;
   #limits: ServerLimits;
   #listener: Listener;
@@ -76,6 +79,7 @@ export class ProxyServer {
     this.#listener = open(options.port, fd);
     const samePort = this.#listener.port;
     this.#listen = () => open(samePort, undefined);
+    this.#adopt = (inherited) => open(samePort, inherited);
     this.#buffers = new BufferWatch(this.#sessions, this.#shed);
     this.#buffers.most = limits.bufferBytes;
     this.#descriptors = new DescriptorWatch(this.#strained(relieve));
@@ -94,7 +98,9 @@ export class ProxyServer {
   }
 
   get shed(): ShedCounts {
-    return { connections: this.#shedBefore + this.#listener.shed, sessions: this.#shedSessions };
+    let connections = this.#shedBefore;
+    for (const listener of this.#listeners) connections += listener.shed;
+    return { connections, sessions: this.#shedSessions };
   }
 
   /**
@@ -111,6 +117,22 @@ export class ProxyServer {
   setLimits(limits: ServerLimits): void {
     this.#limits = limits;
     this.#buffers.most = limits.bufferBytes;
+  }
+
+  /**
+   * Accepts also from another listening socket, which belongs to the server from now on.
+   *
+   * @returns Stops that.
+   */
+  adopt(fd: number): () => void {
+    const listener = this.#adopt(fd);
+    this.#adopted.add(listener);
+    if (this.#stopped) listener.stop();
+    return () => {
+      if (!this.#adopted.delete(listener)) return;
+      this.#shedBefore += listener.shed;
+      listener.stop();
+    };
   }
 
   /** Bytes that wait to be sent, over all sessions, when it was last looked; 0 without a limit. */
@@ -137,13 +159,13 @@ export class ProxyServer {
   /** Accepts nobody until {@link ProxyServer.resume}: those who come wait, where the system can have them wait. */
   async pause(): Promise<void> {
     this.#pausedByOwner = true;
-    await this.#listener.pause();
+    await this.#pause();
   }
 
   /** @throws {StartError} When memory or file descriptors are short: try again later. */
   resume(): void {
     this.#pausedByOwner = false;
-    this.#listener.resume();
+    this.#resume();
   }
 
   /**
@@ -186,11 +208,25 @@ export class ProxyServer {
     await this.#end(LAST_WORDS_MS);
   }
 
+  get #listeners(): readonly Listener[] {
+    return [this.#listener, ...this.#adopted];
+  }
+
+  /** @returns Whether those who come wait. */
+  async #pause(): Promise<boolean> {
+    const waiting = await Promise.all(this.#listeners.map((listener) => listener.pause()));
+    return waiting.every((waits) => waits);
+  }
+
+  #resume(): void {
+    for (const listener of this.#listeners) listener.resume();
+  }
+
   #close(): void {
     if (this.#stopped) return;
     this.#stopped = true;
     clearTimeout(this.#judgement);
-    this.#listener.stop();
+    for (const listener of this.#listeners) listener.stop();
     this.#descriptors.stop();
   }
 
@@ -230,10 +266,13 @@ export class ProxyServer {
       get accepted() {
         return server.#lastId + server.shed.connections;
       },
-      waiting: () => this.#listener.waiting(),
-      pause: () => this.#listener.pause(),
+      waiting: async () => {
+        const answers = await Promise.all(this.#listeners.map((listener) => listener.waiting()));
+        return answers.includes(true) ? true : answers[0];
+      },
+      pause: () => this.#pause(),
       resume: () => {
-        if (!this.#pausedByOwner) this.#listener.resume();
+        if (!this.#pausedByOwner) this.#resume();
       },
       relieve,
       shedWhile: (isShort) => this.#shedWhile(isShort),

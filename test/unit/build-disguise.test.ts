@@ -7,6 +7,8 @@ import type { RawConfig } from "../../src/config/fields.ts";
 import type { Logger } from "../../src/core/logger.ts";
 import { measureClientHello } from "../../src/protocol/tls/client-hello-records.ts";
 import type { Disguise } from "../../src/proxy/entrance.ts";
+import { SiteUsers } from "../../src/proxy/mask.ts";
+import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
 import { buildHello } from "../support/fake-tls-hello.ts";
 import { eventually } from "./frame-server.ts";
 
@@ -42,7 +44,8 @@ function build(raw: RawConfig = {}, port = 443): Setup {
   const disguise = buildDisguise(config, {
     secrets: [SECRET],
     proxy: undefined,
-    hellos: undefined,
+    hellos: new SeenHellos(),
+    users: new SiteUsers(1),
     port: () => port,
     log,
   });
@@ -66,7 +69,9 @@ const PRIVATE = { code: "UNREACHABLE", message: PRIVATE_TEXT };
 
 describe("buildDisguise()", () => {
   test("makes none unless fake TLS is accepted", () => {
-    const deps = { secrets: [SECRET], proxy: undefined, hellos: undefined, port: () => 443, log: console };
+    const hellos = new SeenHellos();
+    const users = new SiteUsers(1);
+    const deps = { secrets: [SECRET], proxy: undefined, hellos, users, port: () => 443, log: console };
     expect(buildDisguise(parseConfig({}), deps)).toBeUndefined();
     expect(buildDisguise(parseConfig({ fakeTlsDomain: [NAME], accept: ["plain"] }), deps)).toBeUndefined();
   });
@@ -174,7 +179,8 @@ describe("buildDisguise()", () => {
     buildDisguise(parseConfig({ fakeTlsDomain: [NAME] }), {
       secrets: [SECRET],
       proxy: undefined,
-      hellos: undefined,
+      hellos: new SeenHellos(),
+      users: new SiteUsers(1),
       port,
       log,
     });

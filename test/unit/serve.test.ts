@@ -3,7 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { resolveSecrets, serve } from "../../src/cli/serve.ts";
+import { resolveSecrets } from "../../src/cli/secrets.ts";
+import { serve } from "../../src/cli/serve.ts";
 import { parseConfig } from "../../src/config/config.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 import { makeInit } from "../support/obfuscated2.ts";
@@ -51,8 +52,10 @@ async function start(raw: RawConfig): Promise<Served> {
   const printed: string[] = [];
   const out = spyOn(console, "log").mockImplementation((text: string) => void printed.push(text));
   const path = join(folder, "log");
-  const config = parseConfig({ port: ["0"], secret: [`ann:${HEX}`], logFile: [path], ...raw });
-  const done = serve(config, "1.2.3");
+  const all: RawConfig = { port: ["0"], secret: [`ann:${HEX}`], logFile: [path], ...raw };
+  const config = parseConfig(all);
+  const loaded = { config, raw: all, origins: new Map(), file: undefined, warnings: config.warnings };
+  const done = serve(() => loaded, "1.2.3");
   try {
     await Promise.race([done, (async () => eventually(() => printed.length > 0))()]);
   } finally {
@@ -139,7 +142,7 @@ describe("serve()", () => {
     await proxy.stop();
     const log = proxy.log();
     expect(log).toMatch(
-      /session ended session=1 secret=ann dc="DC 4" route=direct-tcp client=127\.0\.0\.1 reason=client-/,
+      /session ended session=1 user=ann dc="DC 4" route=direct-tcp client=127\.0\.0\.1 reason=client-/,
     );
     expect(log).toMatch(/stats: total=1 active=0 ws=0 tcp_fb=1 /);
     expect(log).toMatch(

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { NoRouteError, ProxyHeaderError, RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
 import type { EndReason, MaskReason, SessionView } from "../../src/core/events.ts";
-import type { LogFields, Logger } from "../../src/core/logger.ts";
+import type { LogFields, Logger, LogLevel } from "../../src/core/logger.ts";
+import type { LevelLogger } from "../../src/observe/log.ts";
 import { SessionLog } from "../../src/observe/session-log.ts";
 
 interface Line {
@@ -11,8 +12,15 @@ interface Line {
 }
 
 /** A logger that keeps its lines. */
-class Lines implements Logger {
+class Lines implements LevelLogger {
   readonly all: Line[] = [];
+  readonly #verbose: boolean;
+
+  constructor(verbose: boolean) {
+    this.#verbose = verbose;
+  }
+
+  readonly enabled = (level: LogLevel): boolean => this.#verbose || level !== "debug";
 
   of(...levels: readonly Line["level"][]): string[] {
     return this.all.filter(({ level }) => levels.includes(level)).map(({ message }) => message);
@@ -35,9 +43,9 @@ interface Setup {
 }
 
 function setUp(verbose = false): Setup {
-  const lines = new Lines();
+  const lines = new Lines(verbose);
   let now = 500_000;
-  const log = new SessionLog(lines, { verbose, now: () => now });
+  const log = new SessionLog(lines, () => now);
   return {
     lines,
     log,
@@ -99,20 +107,20 @@ describe("SessionLog", () => {
       {
         level: "debug",
         message: "client",
-        fields: { session: 7, client: "192.0.2.1", secret: "family", dc: "DC 4 media" },
+        fields: { session: 7, client: "192.0.2.1", user: "family", dc: "DC 4 media" },
       },
-      { level: "debug", message: "opening kws4", fields: { session: 7, route: "direct-ws" } },
+      { level: "debug", message: "opening kws4", fields: { session: 7, user: "family", route: "direct-ws" } },
       {
         level: "debug",
         message: "kws4: connection refused",
-        fields: { session: 7, route: "direct-ws", code: "REFUSED" },
+        fields: { session: 7, user: "family", route: "direct-ws", code: "REFUSED" },
       },
       {
         level: "debug",
         message: "route open",
         fields: {
           session: 7,
-          secret: "family",
+          user: "family",
           dc: "DC 4 media",
           route: "direct-ws",
           endpoint: "kws4-1",
@@ -125,7 +133,7 @@ describe("SessionLog", () => {
         message: "served by another route than direct-ws",
         fields: {
           session: 7,
-          secret: "family",
+          user: "family",
           dc: "DC 4 media",
           route: "cf-worker",
           endpoint: "w.example.org",
@@ -141,7 +149,7 @@ describe("SessionLog", () => {
       {
         level: "info",
         message: "session ended",
-        fields: { session: 7, reason: "client-closed", up: "1.5KB", down: "5B", error: undefined },
+        fields: { session: 7, reason: "client-closed", up: 1_536, down: 5, error: undefined },
       },
     ]);
     expect(setup.lines.all[0]?.fields?.["seconds"]).toBeCloseTo(2.5, 0);
@@ -335,8 +343,8 @@ describe("SessionLog, those who are not served", () => {
     expect(setup.lines.all).toMatchObject([
       {
         level: "debug",
-        message: "shown the cover site: it was here before",
-        fields: { session: 7, client: "192.0.2.1", why: "replay" },
+        message: "shown the cover site",
+        fields: { session: 7, client: "192.0.2.1", why: "replay", detail: "it was here before" },
       },
       { level: "debug", message: "session ended", fields: { reason: "masked", client: "192.0.2.1" } },
     ]);
@@ -399,5 +407,29 @@ describe("SessionLog, those who are not served", () => {
     end(setup, "masked", new RouteError("REFUSED", "refused"), stranger);
     end(setup, "bad-proxy-header", new ProxyHeaderError("missing", "missing"), stranger);
     expect(setup.lines.of("warn")).toHaveLength(3);
+  });
+});
+
+describe("SessionLog, limits", () => {
+  test("says as debug who is over which limit", () => {
+    const setup = setUp();
+    setup.log.observe({ type: "refused", session: session({ route: undefined }), why: "user-quota" });
+    const stranger = session({ secret: undefined, target: undefined, route: undefined });
+    setup.log.observe({ type: "refused", session: stranger, why: "address-rate" });
+    const line = { level: "debug", message: "over a limit: refused" } as const;
+    expect(setup.lines.all).toEqual([
+      { ...line, fields: { session: 7, user: "family", client: "192.0.2.1", why: "user-quota" } },
+      { ...line, fields: { session: 7, user: undefined, client: "192.0.2.1", why: "address-rate" } },
+    ]);
+    end(setup, "refused", undefined, stranger);
+    expect(setup.lines.of("info", "warn", "error")).toEqual([]);
+  });
+
+  test.each(["revoked", "overload"] as const)("says for everybody that a session ended as %s", (reason) => {
+    const setup = setUp();
+    end(setup, reason);
+    end(setup, reason, undefined, session({ route: undefined }));
+    const line = { level: "info", message: "session ended", fields: { user: "family", reason } } as const;
+    expect(setup.lines.all).toMatchObject([line, line]);
   });
 });

@@ -6,6 +6,7 @@ import type { SessionEvent } from "../../src/core/events.ts";
 import { IpNetwork } from "../../src/core/ip-network.ts";
 import { listenTcp } from "../../src/net/tcp-listen.ts";
 import { Stats } from "../../src/observe/stats.ts";
+import { snapshotOf } from "../../src/observe/stats-text.ts";
 import type { Target } from "../../src/protocol/mtproto/dc.ts";
 import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { Cover } from "../../src/proxy/cover.ts";
@@ -640,7 +641,7 @@ describe("Session.run(), over another way than the first", () => {
     await setup.appHears.until(({ length }) => length === PACKET.length);
     setup.session.stop("shutdown");
     await setup.done;
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
   });
 
   test("says no-route when the way that opened closes and no other is there", async () => {
@@ -1124,17 +1125,25 @@ describe("Session with fake TLS", () => {
     });
     expect(ending(setup)).toMatchObject({ reason: "masked", error: undefined });
     expect(new Uint8Array(setup.appHears.bytes)).toEqual(new Uint8Array(PAGE));
-    expect([...setup.stats.masks()]).toEqual([["not-tls", 1]]);
+    expect(setup.stats.figures().connections.masked).toEqual({ "not-tls": 1 });
   });
 
   test("does not count a stranger's bytes as Telegram's", async () => {
     const setup = await setUpMasked();
     setup.visit.site.write(new Uint8Array(10_000));
     await setup.appHears.until(({ length }) => length === 10_000);
-    expect(setup.stats.snapshot()).toMatchObject({ bytes_up: 0, bytes_down: 0, connections_masked: 1 });
+    expect(snapshotOf(setup.stats.figures())).toMatchObject({
+      bytes_up: 0,
+      bytes_down: 0,
+      connections_masked: 1,
+    });
     setup.session.stop("shutdown");
     await setup.done;
-    expect(setup.stats.snapshot()).toMatchObject({ bytes_up: 0, bytes_down: 0, connections_bad: 0 });
+    expect(snapshotOf(setup.stats.figures())).toMatchObject({
+      bytes_up: 0,
+      bytes_down: 0,
+      connections_bad: 0,
+    });
   });
 
   test("closes a stranger whose site cannot be reached, and says why", async () => {
@@ -1143,7 +1152,7 @@ describe("Session with fake TLS", () => {
     setup.app.write(hello({ secret: new Uint8Array(16) }).bytes);
     await setup.done;
     expect(ending(setup)).toMatchObject({ reason: "masked", error });
-    expect([...setup.stats.masks()]).toEqual([["digest", 1]]);
+    expect(setup.stats.figures().connections.masked).toEqual({ digest: 1 });
     await setup.appHears.until((sink) => sink.heard("close"));
     expect(setup.appHears.chunks).toEqual([]);
   });
@@ -1157,7 +1166,7 @@ describe("Session with fake TLS", () => {
     await setup.done;
     expect(ending(setup).reason).toBe("stranger");
     await setup.appHears.until((sink) => sink.heard("close"));
-    expect(setup.stats.snapshot()).toMatchObject({ connections_bad: 1, connections_masked: 0 });
+    expect(snapshotOf(setup.stats.figures())).toMatchObject({ connections_bad: 1, connections_masked: 0 });
     expect(before).toBeGreaterThan(0);
   });
 
@@ -1308,7 +1317,7 @@ describe("Session with fake TLS", () => {
     setup.app.write(Buffer.from(text));
     await setup.done;
     expect(ending(setup)).toMatchObject({ reason: "bad-proxy-header", error: { why } });
-    expect([...stats.refusals()]).toEqual([[why, 1]]);
+    expect(stats.figures().connections.badHeaders).toEqual({ [why]: 1 });
     expect(setup.session.client).toBe("192.0.2.1");
     await setup.appHears.until((sink) => sink.heard("close"));
     expect(setup.appHears.chunks).toEqual([]);

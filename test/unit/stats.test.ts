@@ -1,13 +1,17 @@
 import { describe, expect, test } from "bun:test";
 import { ProxyHeaderError, RouteError, type RouteErrorCode } from "../../src/core/errors.ts";
 import type { EndReason, MaskReason, SessionView } from "../../src/core/events.ts";
-import { type RouteFigures, Stats } from "../../src/observe/stats.ts";
+import { countOf } from "../../src/observe/histogram.ts";
+import { Stats } from "../../src/observe/stats.ts";
+import { snapshotOf } from "../../src/observe/stats-text.ts";
 
 /** A session whose figures change while it lives. */
 interface GrowingSession extends SessionView {
   counts: { up: number; down: number };
   dc: number;
+  secret: string | undefined;
   route: string | undefined;
+  startedAt: number;
 }
 
 const NO_POOLS = { pool: { hits: 0, misses: 0 }, cfPool: { hits: 0, misses: 0 } };
@@ -35,6 +39,11 @@ function startSession(stats: Stats, id: number): GrowingSession {
 const end = (stats: Stats, session: SessionView, reason: EndReason): void =>
   stats.observe({ type: "ended", session, reason, error: undefined });
 
+function identifyAs(stats: Stats, session: GrowingSession, user: string): void {
+  session.secret = user;
+  stats.observe({ type: "identified", session });
+}
+
 /** A way of `route` is being opened for `session`. */
 const attempt = (stats: Stats, session: SessionView, route: string): void =>
   stats.observe({ type: "attempt", session, route, endpoint: "somewhere" });
@@ -61,15 +70,22 @@ function reroute(stats: Stats, session: GrowingSession, route: string, openMs = 
   stats.observe({ type: "rerouted", session, from, warm: openMs === 0, openMs });
 }
 
-function figuresOf(stats: Stats, route: string, dc: number): RouteFigures {
-  const [only, ...others] = stats.routes().filter((one) => one.route === route && one.dc === dc);
+/** What is known of a route and data centre, with what follows from it. */
+function figuresOf(stats: Stats, route: string, dc: number) {
+  const [only, ...others] = stats.figures().routes.filter((one) => one.route === route && one.dc === dc);
   if (only === undefined || others.length > 0) throw new Error(`there are ${others.length} of them`);
-  return only;
+  const { sessions, lost, opening } = only;
+  return {
+    ...only,
+    wins: sessions - lost,
+    opened: countOf(opening),
+    openMs: opening.sumMicros / 1_000,
+  };
 }
 
 describe("Stats", () => {
   test("starts at zero", () => {
-    expect(new Stats(NO_POOLS).snapshot()).toEqual({
+    expect(snapshotOf(new Stats(NO_POOLS).figures())).toEqual({
       connections_total: 0,
       connections_active: 0,
       connections_ws: 0,
@@ -87,7 +103,7 @@ describe("Stats", () => {
       cf_pool_hits: 0,
       cf_pool_misses: 0,
     });
-    expect(new Stats(NO_POOLS).routes()).toEqual([]);
+    expect(new Stats(NO_POOLS).figures().routes).toEqual([]);
     expect(new Stats(NO_POOLS).lines()).toEqual([]);
   });
 
@@ -95,24 +111,24 @@ describe("Stats", () => {
     const stats = new Stats(NO_POOLS);
     const first = startSession(stats, 1);
     const second = startSession(stats, 2);
-    expect(stats.snapshot()).toMatchObject({ connections_total: 2, connections_active: 2 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_total: 2, connections_active: 2 });
     end(stats, first, "client-closed");
-    expect(stats.snapshot()).toMatchObject({ connections_total: 2, connections_active: 1 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_total: 2, connections_active: 1 });
     end(stats, second, "idle");
-    expect(stats.snapshot()).toMatchObject({ connections_total: 2, connections_active: 0 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_total: 2, connections_active: 0 });
   });
 
   test("counts connections and failed attempts, and nothing else, as WebSocket figures", () => {
     const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);
     stats.observe({ type: "identified", session });
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 0, ws_errors: 0 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 0, ws_errors: 0 });
     fail(stats, session, "direct-ws");
     fail(stats, session, "direct-ws");
     connect(stats, session, "direct-ws");
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 1, ws_errors: 2 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 1, ws_errors: 2 });
     end(stats, session, "upstream-closed");
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 1, ws_errors: 2 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 1, ws_errors: 2 });
   });
 
   test("counts strangers as bad, and no other ending", () => {
@@ -133,10 +149,10 @@ describe("Stats", () => {
       "internal-error",
     ];
     for (const reason of reasons) end(stats, startSession(stats, 1), reason);
-    expect(stats.snapshot().connections_bad).toBe(0);
+    expect(snapshotOf(stats.figures()).connections_bad).toBe(0);
     end(stats, startSession(stats, 2), "stranger");
     end(stats, startSession(stats, 3), "stranger");
-    expect(stats.snapshot().connections_bad).toBe(2);
+    expect(snapshotOf(stats.figures()).connections_bad).toBe(2);
   });
 
   test("reads the bytes of live sessions when asked, and keeps those of ended ones once", () => {
@@ -145,14 +161,14 @@ describe("Stats", () => {
     const two = startSession(stats, 2);
     one.counts.up += 100;
     two.counts.down += 7;
-    expect(stats.snapshot()).toMatchObject({ bytes_up: 100, bytes_down: 7 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ bytes_up: 100, bytes_down: 7 });
     one.counts.up += 50;
-    expect(stats.snapshot()).toMatchObject({ bytes_up: 150, bytes_down: 7 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ bytes_up: 150, bytes_down: 7 });
     end(stats, one, "client-closed");
-    expect(stats.snapshot()).toMatchObject({ bytes_up: 150, bytes_down: 7 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ bytes_up: 150, bytes_down: 7 });
     two.counts.up += 1;
     end(stats, two, "client-closed");
-    expect(stats.snapshot()).toMatchObject({ bytes_up: 151, bytes_down: 7 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ bytes_up: 151, bytes_down: 7 });
   });
 
   test("reads the pools' figures when asked", () => {
@@ -163,7 +179,7 @@ describe("Stats", () => {
     const stats = new Stats({ pool, cfPool });
     pool.hits = 5;
     cfPool.misses = 6;
-    expect(stats.snapshot()).toMatchObject({
+    expect(snapshotOf(stats.figures())).toMatchObject({
       pool_hits: 5,
       pool_misses: 2,
       cf_pool_hits: 3,
@@ -180,7 +196,7 @@ describe("Stats", () => {
   ] as const)("counts a session over %s as one of %s, and of no other", (route, counter) => {
     const stats = new Stats(NO_POOLS);
     connect(stats, startSession(stats, 1), route);
-    const { connections_ws, connections_cfproxy, connections_tcp_fallback } = stats.snapshot();
+    const { connections_ws, connections_cfproxy, connections_tcp_fallback } = snapshotOf(stats.figures());
     const counters = { connections_ws, connections_cfproxy, connections_tcp_fallback };
     expect({ ...counters }).toEqual({
       connections_ws: 0,
@@ -197,7 +213,7 @@ describe("Stats", () => {
       fail(stats, session, route, "TIMEOUT");
       fail(stats, session, route, "SILENT");
     }
-    expect(stats.snapshot().ws_errors).toBe(8);
+    expect(snapshotOf(stats.figures()).ws_errors).toBe(8);
   });
 
   test("moves a win when another way serves the session", () => {
@@ -205,9 +221,9 @@ describe("Stats", () => {
     const session = startSession(stats, 1);
     connect(stats, session, "direct-ws");
     reroute(stats, session, "cf-worker");
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
     end(stats, session, "client-closed");
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 0, connections_cfproxy: 1 });
   });
 
   test("takes a win back when the way that opened did not serve", () => {
@@ -215,9 +231,9 @@ describe("Stats", () => {
     const session = startSession(stats, 1);
     connect(stats, session, "direct-ws");
     end(stats, session, "no-route");
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 0 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 0 });
     end(stats, startSession(stats, 1), "no-route");
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 0 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 0 });
   });
 
   test("keeps a win with the route when another way of it serves", () => {
@@ -225,7 +241,7 @@ describe("Stats", () => {
     const session = startSession(stats, 1);
     connect(stats, session, "direct-ws");
     reroute(stats, session, "direct-ws");
-    expect(stats.snapshot()).toMatchObject({ connections_ws: 1, connections_cfproxy: 0 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_ws: 1, connections_cfproxy: 0 });
   });
 });
 
@@ -244,13 +260,13 @@ describe("Stats.routes()", () => {
     connect(stats, one, "cf-domain");
     connect(stats, two, "direct-ws");
     expect(figuresOf(stats, "direct-ws", 2)).toMatchObject({ attempts: 1, wins: 0, opened: 0 });
-    expect([...figuresOf(stats, "direct-ws", 2).failures]).toEqual([
+    expect(Object.entries(figuresOf(stats, "direct-ws", 2).failures)).toEqual([
       ["TIMEOUT", 2],
       ["SILENT", 1],
     ]);
-    expect(figuresOf(stats, "cf-domain", 2)).toMatchObject({ attempts: 1, wins: 1, failures: new Map() });
-    expect(figuresOf(stats, "direct-ws", 4)).toMatchObject({ attempts: 1, wins: 1, failures: new Map() });
-    expect(stats.routes()).toHaveLength(3);
+    expect(figuresOf(stats, "cf-domain", 2)).toMatchObject({ attempts: 1, wins: 1, failures: {} });
+    expect(figuresOf(stats, "direct-ws", 4)).toMatchObject({ attempts: 1, wins: 1, failures: {} });
+    expect(stats.figures().routes).toHaveLength(3);
   });
 
   test("adds up how long opening took, but not for what was open already", () => {
@@ -261,17 +277,18 @@ describe("Stats.routes()", () => {
     expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ wins: 3, opened: 2, openMs: 150 });
   });
 
-  test("adds the bytes of a session to the route that serves it, live and later", () => {
+  test("adds the bytes of a session to the route that answers it, live and later", () => {
     const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);
     connect(stats, session, "direct-ws");
     session.counts = { up: 10, down: 0 };
-    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 0 });
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 0, bytesDown: 0 });
     reroute(stats, session, "cf-worker");
     session.counts = { up: 20, down: 5 };
     expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 0, bytesDown: 0 });
     expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 20, bytesDown: 5 });
     end(stats, session, "client-closed");
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 0, bytesDown: 0 });
     expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 20, bytesDown: 5 });
     const next = startSession(stats, 2);
     connect(stats, next, "cf-worker");
@@ -279,14 +296,35 @@ describe("Stats.routes()", () => {
     expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 21, bytesDown: 6 });
   });
 
+  test("leaves bytes with a route that had answered before another took over", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    session.counts = { up: 10, down: 1 };
+    reroute(stats, session, "cf-worker");
+    session.counts = { up: 20, down: 5 };
+    end(stats, session, "client-closed");
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 1 });
+    expect(figuresOf(stats, "cf-worker", 0)).toMatchObject({ bytesUp: 10, bytesDown: 4 });
+  });
+
+  test("adds what was sent to a route that never answered when the session ends", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    session.counts = { up: 10, down: 0 };
+    end(stats, session, "client-closed");
+    expect(figuresOf(stats, "direct-ws", 0)).toMatchObject({ bytesUp: 10, bytesDown: 0 });
+  });
+
   test("adds nothing for sessions that never had a route", () => {
     const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);
     session.counts = { up: 64, down: 0 };
-    expect(stats.routes()).toEqual([]);
+    expect(stats.figures().routes).toEqual([]);
     end(stats, session, "stranger");
-    expect(stats.routes()).toEqual([]);
-    expect(stats.snapshot().bytes_up).toBe(64);
+    expect(stats.figures().routes).toEqual([]);
+    expect(snapshotOf(stats.figures()).bytes_up).toBe(64);
   });
 
   test("gives figures that do not change any more", () => {
@@ -295,7 +333,7 @@ describe("Stats.routes()", () => {
     fail(stats, session, "direct-ws", "DNS");
     const before = figuresOf(stats, "direct-ws", 0);
     fail(stats, session, "direct-ws", "DNS");
-    expect([...before.failures]).toEqual([["DNS", 1]]);
+    expect(Object.entries(before.failures)).toEqual([["DNS", 1]]);
   });
 });
 
@@ -372,8 +410,10 @@ describe("Stats, those who were not served", () => {
     for (const [index, why] of MASK_REASONS.entries()) {
       for (let times = 0; times <= index; times += 1) mask(stats, startSession(stats, 1), why);
     }
-    expect([...stats.masks()]).toEqual(MASK_REASONS.map((why, index) => [why, index + 1]));
-    expect(stats.snapshot()).toMatchObject({ connections_masked: 36, connections_bad: 0 });
+    expect(Object.entries(stats.figures().connections.masked)).toEqual(
+      MASK_REASONS.map((why, index) => [why, index + 1]),
+    );
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_masked: 36, connections_bad: 0 });
     expect(stats.lines()).toEqual([
       "masked not-tls=1 bad-hello=2 digest=3 skew=4 server-name=5 replay=6 unsupported=7 silent=8 up=0 B down=0 B",
     ]);
@@ -384,9 +424,9 @@ describe("Stats, those who were not served", () => {
     const stats = new Stats(NO_POOLS);
     const session = startSession(stats, 1);
     mask(stats, session, "digest");
-    expect(stats.snapshot()).toMatchObject({ connections_masked: 1, connections_active: 1 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_masked: 1, connections_active: 1 });
     end(stats, session, "masked");
-    expect(stats.snapshot()).toMatchObject({ connections_masked: 1, connections_active: 0 });
+    expect(snapshotOf(stats.figures())).toMatchObject({ connections_masked: 1, connections_active: 0 });
   });
 
   test("counts those whom no load balancer of ours brings, by what is wrong", () => {
@@ -396,12 +436,12 @@ describe("Stats, those who were not served", () => {
       stats.observe({ type: "ended", session: startSession(stats, 1), reason: "bad-proxy-header", error });
     };
     for (const why of ["missing", "untrusted", "missing", "malformed"] as const) refuse(why);
-    expect([...stats.refusals()]).toEqual([
+    expect(Object.entries(stats.figures().connections.badHeaders)).toEqual([
       ["missing", 2],
       ["untrusted", 1],
       ["malformed", 1],
     ]);
-    expect(stats.snapshot()).toMatchObject({
+    expect(snapshotOf(stats.figures())).toMatchObject({
       connections_masked: 0,
       connections_bad: 0,
       connections_active: 0,
@@ -415,5 +455,115 @@ describe("Stats, those who were not served", () => {
     attempt(stats, session, "direct-ws");
     mask(stats, startSession(stats, 2), "digest");
     expect(stats.lines().map((line) => line.slice(0, 6))).toEqual(["masked", "route="]);
+  });
+});
+
+describe("Stats, users", () => {
+  const usersOf = (stats: Stats) => stats.figures().users;
+
+  test("counts each user's sessions and bytes, live and later", () => {
+    const stats = new Stats(NO_POOLS);
+    const [one, two, three] = [startSession(stats, 1), startSession(stats, 2), startSession(stats, 3)];
+    identifyAs(stats, one, "ann");
+    identifyAs(stats, two, "ann");
+    identifyAs(stats, three, "bob");
+    one.counts = { up: 10, down: 1 };
+    three.counts = { up: 0, down: 7 };
+    expect(usersOf(stats)).toEqual({
+      ann: { active: 2, sessions: 2, bytesUp: 10, bytesDown: 1 },
+      bob: { active: 1, sessions: 1, bytesUp: 0, bytesDown: 7 },
+    });
+    end(stats, one, "client-closed");
+    two.counts = { up: 5, down: 0 };
+    expect(usersOf(stats)["ann"]).toEqual({ active: 1, sessions: 2, bytesUp: 15, bytesDown: 1 });
+  });
+
+  test("does not count what a user who is shown the cover site moves", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    identifyAs(stats, session, "ann");
+    stats.observe({ type: "refused", session, why: "user-quota" });
+    stats.observe({ type: "masked", session, why: "refused", detail: "over a limit" });
+    session.counts = { up: 100, down: 200 };
+    for (let times = 0; times < 2; times += 1) {
+      expect(usersOf(stats)).toEqual({ ann: { active: 0, sessions: 1, bytesUp: 0, bytesDown: 0 } });
+      expect(stats.figures().bytes).toEqual({ up: 0, down: 0, maskedUp: 100, maskedDown: 200 });
+      end(stats, session, "masked");
+    }
+    expect(stats.figures().connections).toMatchObject({
+      refused: { "user-quota": 1 },
+      masked: { refused: 1 },
+    });
+    expect(stats.lines()).toEqual(["masked refused=1 up=100 B down=200 B", "refused user-quota=1"]);
+  });
+
+  test("forgets those whom nobody names and who are not there", () => {
+    const stats = new Stats(NO_POOLS);
+    const [gone, here, named] = [startSession(stats, 1), startSession(stats, 2), startSession(stats, 3)];
+    identifyAs(stats, gone, "gone");
+    identifyAs(stats, here, "here");
+    identifyAs(stats, named, "named");
+    for (const session of [gone, named]) end(stats, session, "client-closed");
+    stats.forgetUsersBut(new Set(["named"]));
+    expect(Object.keys(usersOf(stats))).toEqual(["here", "named"]);
+  });
+});
+
+describe("Stats.figures()", () => {
+  test("tells how long set-ups took, once a session", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    session.startedAt = performance.now() - 70;
+    connect(stats, session, "direct-ws", { openMs: 20 });
+    reroute(stats, session, "cf-worker");
+    const { setUp } = stats.figures();
+    expect(countOf(setUp)).toBe(1);
+    expect(setUp.sumMicros).toBeGreaterThanOrEqual(70_000);
+  });
+
+  test("counts what a route lost as lost, so that nothing goes back", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    connect(stats, session, "direct-ws");
+    reroute(stats, session, "cf-worker");
+    end(stats, session, "no-route");
+    expect(stats.figures().routes).toMatchObject([
+      { route: "direct-ws", sessions: 1, lost: 1 },
+      { route: "cf-worker", sessions: 1, lost: 1 },
+    ]);
+  });
+
+  test("asks its sources for what they count", () => {
+    const log = { written: 1, folded: 2, dropped: 3 };
+    const stats = new Stats({ ...NO_POOLS, queuedBytes: () => 99, shed: () => 4, log: () => log });
+    expect(stats.figures()).toMatchObject({ queuedBytes: 99, connections: { shed: 4 }, log });
+  });
+
+  test("is a JSON value that does not change any more", () => {
+    const stats = new Stats(NO_POOLS);
+    const session = startSession(stats, 1);
+    fail(stats, session, "direct-ws");
+    connect(stats, session, "direct-ws");
+    const figures = stats.figures();
+    const before = JSON.stringify(figures);
+    expect(JSON.parse(before)).toEqual(figures);
+    session.counts = { up: 5, down: 5 };
+    fail(stats, session, "direct-ws");
+    end(stats, session, "idle");
+    expect(JSON.stringify(figures)).toBe(before);
+  });
+
+  test("takes milliseconds for 10,000 sessions", () => {
+    const stats = new Stats(NO_POOLS);
+    for (let id = 0; id < 10_000; id += 1) {
+      const session = startSession(stats, id);
+      identifyAs(stats, session, `user${id % 100}`);
+      connect(stats, session, "direct-ws");
+      session.counts = { up: 1, down: 2 };
+    }
+    const begin = performance.now();
+    expect(stats.figures().bytes).toMatchObject({ up: 10_000, down: 20_000 });
+    // Measured: 0.3 ms. The limit is for a machine that does something else besides.
+    expect(performance.now() - begin).toBeLessThan(500);
   });
 });

@@ -1,0 +1,186 @@
+import { closeSync, lchownSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { StartError } from "../core/errors.ts";
+
+/** Who to become. */
+export interface Account {
+  /** A name, or a number. */
+  readonly user: string;
+  readonly uid: number;
+  /** Primary. */
+  readonly gid: number;
+}
+
+/** Its types leave it out. */
+type ProcessWithGroups = NodeJS.Process & { initgroups(user: string, group: number): void };
+
+/** The largest number that can be one of a user or group. */
+const MOST_ID = 0xffff_fffe;
+
+/**
+ * Finds the user and group that `--user` and `--group` name.
+ *
+ * @throws {StartError} `PRIVILEGES` when there is no such user or group, it is root, or we may not become it.
+ */
+export function findAccount(user: string | undefined, group: string | undefined): Account | undefined {
+  if (user === undefined) {
+    if (group === undefined) return undefined;
+    throw failure(`Cannot become group ${group} alone`, "name a user, too: --user");
+  }
+  if (process.getuid === undefined)
+    throw failure("Cannot become another user on this system", "leave out --user");
+  const found = lookUpUser(user);
+  if (found === undefined)
+    throw failure(`Cannot become ${user}: there is no such user`, "useradd --system --no-create-home tgws");
+  const gid = group === undefined ? found.gid : lookUpGroup(group);
+  if (gid === undefined) {
+    const why = group === undefined ? `its group is not known` : `there is no group ${group}`;
+    throw failure(`Cannot become ${user}: ${why}`, "name another one with --group");
+  }
+  if (found.uid === 0)
+    throw failure("Cannot give up privileges: --user root keeps them all", "name another user");
+  if (gid === 0)
+    throw failure("Cannot give up privileges: the group root keeps some", "name another --group");
+  const here = process.getuid();
+  if (here !== 0 && here !== found.uid)
+    throw failure(`Cannot become ${user}: only root can`, "start it with sudo, or leave out --user");
+  return { user, uid: found.uid, gid };
+}
+
+/**
+ * Becomes `account`, for good, and makes sure of it.
+ *
+ * @throws {StartError} `PRIVILEGES` when that fails, or anything is left of what it was: then nothing may go on.
+ */
+export function becomeAccount({ user, uid, gid }: Account): void {
+  if (process.getuid?.() !== 0) return; // it is that user already
+  try {
+    // With the groups of that user; one that has only a number has none.
+    if (/^\d+$/.test(user)) process.setgroups?.([gid]);
+    else (process as ProcessWithGroups).initgroups(user, gid);
+    process.setgid?.(gid);
+    process.setuid?.(uid);
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw failure(
+      `Cannot become ${user}: ${why}`,
+      "in a container it may lack the rights: CAP_SETUID, CAP_SETGID",
+      error,
+    );
+  }
+  const left = findLeftovers(uid, gid);
+  if (left !== undefined)
+    throw failure(`Cannot become ${user}: ${left}`, "this is a bug, or a very old kernel");
+}
+
+/** What a process still has of root; `undefined`: nothing. */
+function findLeftovers(uid: number, gid: number): string | undefined {
+  if (process.getuid?.() !== uid || process.geteuid?.() !== uid) return "it is another user still";
+  if (process.getgid?.() !== gid || process.getegid?.() !== gid) return "it is in another group still";
+  if (process.getgroups?.().includes(0)) return "it is in the group root still";
+  if (succeeds(() => process.setuid?.(0))) return "it can become root again";
+  if (succeeds(() => process.setgid?.(0))) return "it can join the group root again";
+  const capabilities = /^Cap(?:Prm|Eff):\t0*[1-9a-f]/m;
+  if (process.platform === "linux" && capabilities.test(readFileSync("/proc/self/status", "utf8")))
+    return "it has capabilities still";
+  return undefined;
+}
+
+function succeeds(attempt: () => void): boolean {
+  try {
+    attempt();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Gives what the program keeps in `folder` to `account`, as long as it is root's; makes the folder when it is missing.
+ *
+ * @param isOurs Tells by its name whether a file is one that the program writes.
+ * @throws {StartError} `FILE`
+ */
+export function handOver(folder: string, account: Account, isOurs: (name: string) => boolean): void {
+  const { uid, gid } = account;
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    const give = (path: string): void => {
+      const { uid: owner, nlink } = lstatSync(path);
+      // A link to a file of somebody else must not give that away.
+      if (owner === 0 && (nlink === 1 || path === folder)) lchownSync(path, uid, gid);
+    };
+    give(folder);
+    for (const name of readdirSync(folder)) if (isOurs(name)) give(join(folder, name));
+  } catch (error) {
+    const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    throw new StartError(
+      "FILE",
+      `Cannot give ${folder} to ${account.user}: ${why}`,
+      "set TGWS_HOME to a folder of its own, for example /var/lib/tgws",
+      error,
+    );
+  }
+}
+
+/** Gives one file to `account`, as long as it is root's or not there: then it is made. @throws {StartError} `FILE` */
+export function handOverFile(path: string, { uid, gid, user }: Account): void {
+  try {
+    closeSync(openSync(path, "a", 0o600));
+    const { uid: owner, nlink } = lstatSync(path);
+    if (owner === 0 && nlink === 1) lchownSync(path, uid, gid);
+  } catch (error) {
+    const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    throw new StartError(
+      "FILE",
+      `Cannot give ${path} to ${user}: ${why}`,
+      "choose another file: --log-file",
+      error,
+    );
+  }
+}
+
+function lookUpUser(user: string): { readonly uid: number; readonly gid: number | undefined } | undefined {
+  const isNumber = /^\d+$/.test(user);
+  for (const [name, , uid, gid] of readTable("/etc/passwd")) {
+    if (name === user || (isNumber && uid === user)) return { uid: Number(uid), gid: Number(gid) };
+  }
+  // Users may come from elsewhere, such as LDAP: `id` knows.
+  const uid = isNumber ? toId(user) : askId(["-u", "--", user]);
+  return uid === undefined ? undefined : { uid, gid: askId(["-g", "--", user]) };
+}
+
+function lookUpGroup(group: string): number | undefined {
+  for (const [name, , gid] of readTable("/etc/group")) if (name === group) return Number(gid);
+  return toId(group);
+}
+
+/** The rows of a table of the system, by columns. */
+function readTable(path: string): string[][] {
+  try {
+    return readFileSync(path, "utf8")
+      .split("\n")
+      .filter((line) => line.includes(":"))
+      .map((line) => line.split(":"));
+  } catch {
+    return [];
+  }
+}
+
+function askId(args: readonly string[]): number | undefined {
+  try {
+    const { success, stdout } = Bun.spawnSync(["id", ...args], { stderr: "ignore" });
+    return success ? toId(stdout.toString().trim()) : undefined;
+  } catch {
+    return undefined; // a system without it
+  }
+}
+
+function toId(text: string): number | undefined {
+  const id = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN;
+  return id <= MOST_ID ? id : undefined;
+}
+
+function failure(message: string, hint: string, cause?: unknown): StartError {
+  return new StartError("PRIVILEGES", message, hint, cause);
+}

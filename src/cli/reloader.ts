@@ -1,0 +1,166 @@
+import { parseConfig } from "../config/config.ts";
+import { FIELD_NAMES, FIELDS, type FieldName, type RawConfig } from "../config/fields.ts";
+import type { LoadedConfig } from "../config/load-config.ts";
+import { ConfigError } from "../core/errors.ts";
+import type { Logger } from "../core/logger.ts";
+import { type FileStates, FileWatch, lookAt } from "./file-watch.ts";
+
+/** What a {@link Reloader} works with. */
+export interface ReloaderOptions {
+  readonly current: LoadedConfig;
+  /** Reads everything again. @throws {ConfigError} @throws {StartError} */
+  readonly load: () => LoadedConfig;
+  /** Uses it from now on. @throws {Error} When that cannot be; then nothing has changed. */
+  readonly apply: (loaded: LoadedConfig) => Promise<void>;
+  readonly log: Logger;
+}
+
+/** Reads the configuration again when it is told to, or a file has changed, and keeps the old one when it is broken. */
+export class Reloader {
+  readonly #options: ReloaderOptions;
+  readonly #watch: FileWatch;
+  #current: LoadedConfig;
+  #running = false;
+  /** Somebody has asked once more meanwhile. */
+  #again = false;
+  #loadedAt = Date.now();
+  #lastError: string | undefined;
+
+  constructor(options: ReloaderOptions) {
+    this.#options = options;
+    this.#current = options.current;
+    this.#watch = new FileWatch(() => this.reload());
+    this.#watch.watch(lookAt(filesOf(options.current)));
+  }
+
+  /** What is in force. */
+  get current(): LoadedConfig {
+    return this.#current;
+  }
+
+  /** When that was read: milliseconds since 1970. */
+  get loadedAt(): number {
+    return this.#loadedAt;
+  }
+
+  /** Why a newer one is not in force. */
+  get lastError(): string | undefined {
+    return this.#lastError;
+  }
+
+  /** One at a time: whoever asks meanwhile causes one more. */
+  reload(): void {
+    this.#again = true;
+    if (this.#running) return;
+    this.#running = true;
+    void this.#run();
+  }
+
+  stop(): void {
+    this.#watch.stop();
+  }
+
+  async #run(): Promise<void> {
+    while (this.#again) {
+      this.#again = false;
+      await this.#reload();
+    }
+    this.#running = false;
+  }
+
+  async #reload(): Promise<void> {
+    const { load, apply, log } = this.#options;
+    const before = this.#current;
+    // Looked at before they are read: what changes meanwhile is read the next time.
+    let files: FileStates = lookAt(filesOf(before));
+    try {
+      const found = load();
+      files = new Map([...lookAt(filesOf(found)), ...files]);
+      if (before.file !== undefined && found.file === undefined) throw new Error(`${before.file} is gone`);
+      const { raw, waiting } = keepAtStart(before.raw, found.raw);
+      const next = { ...found, raw, config: parseConfig(raw) };
+      await apply(next);
+      this.#current = next;
+      this.#loadedAt = Date.now();
+      this.#lastError = undefined;
+      const changes = describeChanges(before.raw, raw);
+      log.info(`configuration reloaded: ${changes.join("; ") || "nothing has changed"}`);
+      for (const warning of found.warnings) if (!before.warnings.includes(warning)) log.warn(warning);
+      if (waiting.length > 0) log.warn(`takes effect at the next start only: ${waiting.join(", ")}`);
+      const named = filesOf(next);
+      files = new Map([...files].filter(([path]) => named.includes(path)));
+    } catch (error) {
+      this.#lastError = error instanceof Error ? error.message : String(error);
+      for (const line of explain(error)) log.error(`the configuration stays as it was: ${line}`);
+    }
+    this.#watch.watch(files);
+  }
+}
+
+/** What the configuration was read from, and what it names that is read at a reload. */
+function filesOf({ file, config }: LoadedConfig): string[] {
+  const lists = [...config.allow, ...config.deny].filter((text) => !isNetworkText(text));
+  return [
+    ...(file === undefined ? [] : [file]),
+    ...lists,
+    ...(config.tlsCaFile === undefined ? [] : [config.tlsCaFile]),
+  ];
+}
+
+/** A line for each problem. */
+function explain(error: unknown): string[] {
+  if (!(error instanceof ConfigError)) return [error instanceof Error ? error.message : String(error)];
+  return error.issues.map(({ path, message, hint }) => {
+    return `${path}: ${message}${hint === undefined ? "" : ` (${hint})`}`;
+  });
+}
+
+/** What only a start can change stays as it is; `waiting` names what has changed of that. */
+function keepAtStart(before: RawConfig, found: RawConfig): { raw: RawConfig; waiting: string[] } {
+  const raw: Partial<Record<FieldName, readonly string[]>> = { ...found };
+  const waiting: string[] = [];
+  for (const name of FIELD_NAMES) {
+    if (FIELDS[name].live) continue;
+    if (!isSame(before[name], found[name])) waiting.push(FIELDS[name].flag);
+    const old = before[name];
+    if (old === undefined) delete raw[name];
+    else raw[name] = old;
+  }
+  return { raw: { ...raw, ...(found.users === undefined ? {} : { users: found.users }) }, waiting };
+}
+
+/** The names of what has changed, never the values: they may be secret. */
+function describeChanges(before: RawConfig, after: RawConfig): string[] {
+  const changes: string[] = [];
+  const settings = FIELD_NAMES.filter((name) => !isSame(before[name], after[name]));
+  if (settings.length > 0) changes.push(`changed ${settings.map((name) => FIELDS[name].flag).join(", ")}`);
+  const old = new Map((before.users ?? []).map((user) => [user.name, JSON.stringify(user.settings)]));
+  const now = new Map((after.users ?? []).map((user) => [user.name, JSON.stringify(user.settings)]));
+  const added = [...now.keys()].filter((name) => !old.has(name));
+  const gone = [...old.keys()].filter((name) => !now.has(name));
+  const other = [...now.keys()].filter((name) => old.has(name) && old.get(name) !== now.get(name));
+  for (const [what, names] of [
+    ["new users", added],
+    ["removed users", gone],
+    ["changed users", other],
+  ] as const) {
+    if (names.length > 0) changes.push(`${what} ${listSome(names)}`);
+  }
+  return changes;
+}
+
+const MOST_NAMED = 8;
+
+function listSome(names: readonly string[]): string {
+  const more = names.length > MOST_NAMED ? ` and ${names.length - MOST_NAMED} more` : "";
+  return names.slice(0, MOST_NAMED).join(", ") + more;
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
+}
+
+/** As the configuration has checked it: a network in CIDR notation, else the name of a file. */
+function isNetworkText(text: string): boolean {
+  return /^[0-9a-f.:]+\/\d+$/i.test(text);
+}

@@ -1,0 +1,169 @@
+import type { LoadedConfig } from "../config/load-config.ts";
+import type { ListeningSocket } from "../net/listening-socket.ts";
+import type { ProcessLogger } from "../observe/log.ts";
+import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
+import { formatStatLines, formatSummary } from "../observe/stats-text.ts";
+import type { Readiness, StatusReport } from "../observe/status-report.ts";
+import type { Usage } from "../proxy/gate-user.ts";
+import { LocalGate } from "../proxy/local-gate.ts";
+import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
+import type { Engine } from "./engine.ts";
+import { LazyHellos } from "./lazy-hellos.ts";
+import { LocalEngine } from "./local-engine.ts";
+import { Reloader } from "./reloader.ts";
+import { resolveSecrets } from "./secrets.ts";
+import type { State } from "./state.ts";
+import { UsageKeeper } from "./usage-keeper.ts";
+
+/** How often it is looked whose time is over, in milliseconds. */
+const LOOK_MS = 1_000;
+const SUMMARY_MS = 60_000;
+/** How long sessions may finish by themselves when the program ends, in milliseconds. */
+const GRACE_MS = 5_000;
+
+/** The keys that no log line may have in it. */
+export interface KnownKeys {
+  keys: readonly Uint8Array[];
+}
+
+/** What a {@link RunningProxy} is started with. */
+export interface ProxyParts {
+  readonly version: string;
+  readonly loaded: LoadedConfig;
+  /** Reads the configuration again. @throws {ConfigError} @throws {StartError} */
+  readonly load: () => LoadedConfig;
+  /** One for each process that serves; `undefined`: this one opens its own. */
+  readonly sockets: readonly ListeningSocket[] | undefined;
+  readonly log: ProcessLogger;
+  readonly known: KnownKeys;
+  readonly state: State;
+}
+
+/** What there is once, however many processes serve: who may come, the configuration, and the figures. */
+export class RunningProxy {
+  readonly #parts: ProxyParts;
+  readonly #gate: LocalGate;
+  readonly #usage: UsageKeeper;
+  readonly #engine: Engine;
+  readonly #reloader: Reloader;
+  readonly #lag = new LagWatch();
+  readonly #startedAt = Date.now();
+  readonly #timers: readonly ReturnType<typeof setInterval>[];
+  #lastSummary: string | undefined;
+
+  /** Serves from now on. @throws {StartError} @throws {ConfigError} */
+  static async start(parts: ProxyParts): Promise<RunningProxy> {
+    const { loaded, log, known, sockets, state } = parts;
+    let engine: Engine | undefined;
+    const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
+    const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
+    const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
+    known.keys = settings.secrets.map(({ key }) => key);
+    gate.configure(gateRulesOf(settings.config, settings.secrets));
+    if (loaded.raw.users !== undefined) await usage.start();
+    const onUsed = (bytes: ReadonlyMap<string, Usage>): void => {
+      gate.used(bytes);
+      usage.note(bytes);
+    };
+    const room = new ProcessRoom();
+    const shared = { log, gate, hellos: new LazyHellos(state), onUsed };
+    if (sockets !== undefined && sockets.length > 1) {
+      const { WorkerEngine } = await import("./worker-engine.ts"); // and what it needs: few have workers
+      engine = await WorkerEngine.start(settings, { ...shared, sockets });
+    } else {
+      const own = { socket: sockets?.[0], state, room, keepsRoutes: true };
+      engine = await LocalEngine.start(settings, { ...shared, ...own });
+    }
+    const warning = room.warningOf(loaded.config, sockets?.length ?? 1);
+    if (warning !== undefined) log.warn(warning);
+    return new RunningProxy(parts, gate, usage, engine);
+  }
+
+  private constructor(parts: ProxyParts, gate: LocalGate, usage: UsageKeeper, engine: Engine) {
+    const { loaded: current, load, log } = parts;
+    this.#parts = parts;
+    this.#gate = gate;
+    this.#usage = usage;
+    this.#engine = engine;
+    this.#reloader = new Reloader({ current, load, apply: (loaded) => this.#apply(loaded), log });
+    this.#timers = [
+      setInterval(() => gate.look(), LOOK_MS),
+      setInterval(() => void this.#summarize(), SUMMARY_MS),
+    ];
+  }
+
+  get port(): number {
+    return this.#engine.port;
+  }
+
+  get readiness(): Readiness {
+    return this.#engine.readiness;
+  }
+
+  async report(): Promise<StatusReport> {
+    const { figures, workers } = await this.#engine.collect();
+    const { current, loadedAt, lastError } = this.#reloader;
+    const { maxConnections, maxPerAddress, addressRate, bufferBytes } = current.config;
+    return {
+      version: this.#parts.version,
+      time: Date.now(),
+      startedAt: this.#startedAt,
+      process: readProcessFigures(this.#lag),
+      workers,
+      figures,
+      users: this.#gate.users(),
+      limits: { maxConnections, maxPerAddress, addressRate, bufferBytes },
+      config: { file: current.file, loadedAt, lastError },
+    };
+  }
+
+  /** Reads the configuration again. */
+  reload(): void {
+    this.#reloader.reload();
+  }
+
+  /** The log file was moved away. */
+  reopenLog(): void {
+    const { log } = this.#parts;
+    void log.reopen().then(() => log.info("the log file has been opened again"));
+  }
+
+  /** Replaces the workers. */
+  restart(): void {
+    this.#engine.restart();
+  }
+
+  /** Accepts nobody any more, lets sessions end for some seconds, and says what there was. */
+  async stop(): Promise<void> {
+    const { log } = this.#parts;
+    this.#reloader.stop();
+    for (const timer of this.#timers) clearInterval(timer);
+    await this.#engine.stop(GRACE_MS);
+    this.#usage.close();
+    this.#lag.stop();
+    const { figures } = await this.#engine.collect();
+    log.info(`stats: ${formatSummary(figures)}`);
+    for (const line of formatStatLines(figures)) log.info(`stats: ${line}`);
+  }
+
+  async #apply(loaded: LoadedConfig): Promise<void> {
+    const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
+    this.#parts.known.keys = settings.secrets.map(({ key }) => key);
+    await this.#engine.reload(settings);
+    this.#gate.configure(gateRulesOf(settings.config, settings.secrets));
+    this.#parts.log.setLevel(loaded.config.logLevel);
+    if (loaded.raw.users !== undefined) await this.#usage.start();
+  }
+
+  /** While something happens, a line a minute. */
+  async #summarize(): Promise<void> {
+    const { log } = this.#parts;
+    const { figures } = await this.#engine.collect();
+    const summary = formatSummary(figures);
+    if (summary !== this.#lastSummary && figures.connections.total > 0) {
+      log.info(`stats: ${summary}`);
+      for (const line of formatStatLines(figures)) log.debug(`stats: ${line}`);
+    }
+    this.#lastSummary = summary;
+  }
+}

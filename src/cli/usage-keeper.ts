@@ -1,0 +1,58 @@
+import { join } from "node:path";
+import type { StateFileError } from "../config/state-file.ts";
+import { USAGE_FILE, UsageStore } from "../config/usage-store.ts";
+import type { Usage } from "../proxy/gate-user.ts";
+import type { LocalGate } from "../proxy/local-gate.ts";
+
+/** What was moved in so much time is not counted when the program is killed, in milliseconds; and what was not told yet. */
+const WRITE_MS = 2_000;
+
+/** Keeps in a database what users have moved, and tells the gate what others have done to it there. */
+export class UsageKeeper {
+  readonly #gate: LocalGate;
+  readonly #folder: string | undefined;
+  readonly #onFailed: (error: StateFileError) => void;
+  #store: UsageStore | undefined;
+  #pending = new Map<string, Usage>();
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  /** @param folder Where the database is; without one, what was moved counts until the program ends. */
+  constructor(gate: LocalGate, folder: string | undefined, onFailed: (error: StateFileError) => void) {
+    this.#gate = gate;
+    this.#folder = folder;
+    this.#onFailed = onFailed;
+  }
+
+  /** Keeps it from now on, and has the gate know what there was before. Again: users may have come since. */
+  async start(): Promise<void> {
+    if (this.#folder === undefined) return;
+    this.#store ??= await UsageStore.open(join(this.#folder, USAGE_FILE), this.#onFailed);
+    this.#timer ??= setInterval(() => this.#write(), WRITE_MS);
+    this.#write();
+  }
+
+  /** Adds what was moved since it was told last. */
+  note(bytes: ReadonlyMap<string, Usage>): void {
+    if (this.#store === undefined) return;
+    for (const [user, { up, down }] of bytes) {
+      const before = this.#pending.get(user) ?? { up: 0, down: 0 };
+      this.#pending.set(user, { up: before.up + up, down: before.down + down });
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#write();
+    this.#store?.close();
+  }
+
+  /** Also without anything to add: `tgws users reset` may have been there. */
+  #write(): void {
+    if (this.#store === undefined) return;
+    const pending = this.#pending;
+    this.#pending = new Map();
+    const totals = new Map(this.#store.add(pending));
+    for (const { name } of this.#gate.users()) if (!totals.has(name)) totals.set(name, { up: 0, down: 0 });
+    this.#gate.load(totals);
+  }
+}

@@ -1,0 +1,86 @@
+import { readdirSync, readFileSync, statSync } from "node:fs";
+
+/** What a process costs the machine. A JSON value. */
+export interface ProcessFigures {
+  readonly pid: number;
+  /** Milliseconds since 1970. */
+  readonly startedAt: number;
+  readonly rssBytes: number;
+  readonly cpuUserSeconds: number;
+  readonly cpuSystemSeconds: number;
+  /** `undefined` where the system does not tell. */
+  readonly openFds: number | undefined;
+  readonly maxFds: number | undefined;
+  /** The longest that a timer was late, since this was last read; 0 without a {@link LagWatch}. */
+  readonly loopLagMs: number;
+}
+
+const STARTED_AT = Math.round(Date.now() - process.uptime() * 1_000);
+
+/** Reads what this process costs, in a fraction of a millisecond. */
+export function readProcessFigures(lag?: LagWatch): ProcessFigures {
+  const { user, system } = process.cpuUsage();
+  return {
+    pid: process.pid,
+    startedAt: STARTED_AT,
+    rssBytes: process.memoryUsage.rss(),
+    cpuUserSeconds: user / 1_000_000,
+    cpuSystemSeconds: system / 1_000_000,
+    openFds: countOpenFds(),
+    maxFds: readMaxFds(),
+    loopLagMs: lag?.takeMaxMs() ?? 0,
+  };
+}
+
+/** How often the event loop is measured. */
+const LAG_EVERY_MS = 500;
+
+/** Measures how late timers fire: for so long, no session moved. */
+export class LagWatch {
+  readonly #timer: ReturnType<typeof setInterval>;
+  #due = performance.now() + LAG_EVERY_MS;
+  #maxMs = 0;
+
+  constructor() {
+    this.#timer = setInterval(() => {
+      const now = performance.now();
+      this.#maxMs = Math.max(this.#maxMs, now - this.#due);
+      this.#due = now + LAG_EVERY_MS;
+    }, LAG_EVERY_MS);
+    this.#timer.unref();
+  }
+
+  /** The longest lag since this was last called, in milliseconds; one that is under way counts. */
+  takeMaxMs(): number {
+    const max = Math.max(this.#maxMs, performance.now() - this.#due, 0);
+    this.#maxMs = 0;
+    return Math.round(max * 1_000) / 1_000;
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+}
+
+function countOpenFds(): number | undefined {
+  if (process.platform === "win32") return undefined;
+  try {
+    if (process.platform === "linux") {
+      const { size } = statSync("/proc/self/fd"); // their number since Linux 6.2: no need to list 10,000
+      if (size > 0) return size;
+    }
+    return readdirSync(process.platform === "linux" ? "/proc/self/fd" : "/dev/fd").length;
+  } catch {
+    return undefined; // without /proc, or without a descriptor left to read it with
+  }
+}
+
+function readMaxFds(): number | undefined {
+  if (process.platform !== "linux") return undefined;
+  try {
+    const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8")) ?? [];
+    return soft === undefined ? undefined : Number(soft);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,70 @@
+import { RefusedError } from "../core/errors.ts";
+import type { LocalGate } from "../proxy/local-gate.ts";
+import { TokenBucket } from "../proxy/token-bucket.ts";
+import type { FromWorker, ToWorker } from "./messages.ts";
+
+type Question<Type extends FromWorker["type"]> = Extract<FromWorker, { type: Type }>;
+
+/** Answers one worker's questions to the gate, and leaves for its connections when it is gone. */
+export class GateServer {
+  readonly #gate: LocalGate;
+  readonly #post: (message: ToWorker) => void;
+  readonly #visits = new Map<number, ReturnType<LocalGate["arrive"]>>();
+  /** By user: takes back that it waits for its rate. */
+  readonly #leases = new Map<string, () => void>();
+
+  constructor(gate: LocalGate, post: (message: ToWorker) => void) {
+    this.#gate = gate;
+    this.#post = post;
+  }
+
+  arrive({ visit, address }: Question<"arrive">): void {
+    try {
+      this.#visits.set(visit, this.#gate.arrive(address));
+      this.#post({ type: "arrived", visit });
+    } catch (error) {
+      this.#post({ type: "arrived", visit, refused: refusalOf(error) });
+    }
+  }
+
+  enter({ visit, user }: Question<"enter">): void {
+    try {
+      const grant = this.#visits.get(visit)?.enter(user);
+      const bucket = grant?.rate;
+      const rate = bucket instanceof TokenBucket ? { rate: bucket.rate } : {};
+      this.#post({ type: "entered", visit, ...rate });
+    } catch (error) {
+      this.#post({ type: "entered", visit, refused: refusalOf(error) });
+    }
+  }
+
+  leave({ visit }: Question<"leave">): void {
+    this.#visits.get(visit)?.leave();
+    this.#visits.delete(visit);
+  }
+
+  lease({ user, bytes }: Question<"lease">): void {
+    const given = this.#gate.lease(user, bytes);
+    if (given > 0) this.#post({ type: "leased", user, bytes: given });
+    else if (!this.#leases.has(user)) {
+      const cancel = this.#gate.whenLendable(user, () => {
+        this.#leases.delete(user);
+        this.lease({ type: "lease", user, bytes });
+      });
+      this.#leases.set(user, cancel);
+    }
+  }
+
+  /** The worker is gone, and its connections with it. */
+  close(): void {
+    for (const cancel of this.#leases.values()) cancel();
+    for (const visit of this.#visits.values()) visit.leave();
+    this.#leases.clear();
+    this.#visits.clear();
+  }
+}
+
+function refusalOf(error: unknown): RefusedError["code"] {
+  if (error instanceof RefusedError) return error.code;
+  throw error;
+}
