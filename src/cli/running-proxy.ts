@@ -125,7 +125,9 @@ export class RunningProxy {
   /** The log file was moved away. */
   reopenLog(): void {
     const { log } = this.#parts;
-    void log.reopen().then(() => log.info("the log file has been opened again"));
+    void log.reopen().then((isOpen) => {
+      if (isOpen) log.info("the log file has been opened again"); // otherwise it has said why not, or there is none
+    });
   }
 
   /** Replaces the workers. */
