@@ -6,6 +6,7 @@ import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { connectionLimitOf } from "../proxy/connection-limit.ts";
 import type { GateRules } from "../proxy/local-gate.ts";
 import type { ServerLimits } from "../proxy/server.ts";
+import type { RemoteRules } from "../workers/remote-gate.ts";
 
 /** Returns who may come, and how many. A secret that stands for no user, such as the one that is kept, has no limits. */
 export function gateRulesOf(config: Config, secrets: readonly NamedSecret[]): GateRules {
@@ -13,6 +14,19 @@ export function gateRulesOf(config: Config, secrets: readonly NamedSecret[]): Ga
   const named = new Map<string, UserPolicy>(config.users.map((user) => [user.name, user]));
   const users = secrets.map(({ name, key }) => named.get(name) ?? unlimitedUser(name, key));
   return { users, limits: { maxConnections, maxPerAddress, addressRate } };
+}
+
+/** What a worker has to ask its supervisor about. */
+export function remoteRulesOf({ maxConnections, maxPerAddress, addressRate, users }: Config): RemoteRules {
+  const limited = users.filter((user) => {
+    const { enabled, maxConnections: connections, maxAddresses, quotaBytes, expiresAt, rateBytes } = user;
+    const limits = [connections, maxAddresses, quotaBytes, expiresAt, rateBytes];
+    return !enabled || limits.some((limit) => limit !== undefined);
+  });
+  return {
+    limitsAddresses: [maxConnections, maxPerAddress, addressRate].some((limit) => limit !== undefined),
+    limitedUsers: new Set(limited.map(({ name }) => name)),
+  };
 }
 
 /** What a process has room for, as it is at its start: later, its sessions would be taken for what else it needs. */

@@ -22,7 +22,7 @@ export function hasSpareDescriptors(count: number): boolean {
 
 /** Bun says "connection refused", or "no such name", when it has no descriptor to find out with. */
 export function hidesShortage(code: string | undefined): boolean {
-  return code === undefined || code === "REFUSED" || code === "DNS";
+  return code === "REFUSED" || code === "DNS";
 }
 
 /** How many files and sockets the process may have open, and has. */

@@ -15,6 +15,7 @@ import { StubDc } from "../support/stub-dc.ts";
 const LINUX = process.platform === "linux";
 if (!LINUX) console.warn("limits of file descriptors are not tested: there is no /proc here");
 const PRLIMIT = Bun.which("prlimit");
+const STRACE = Bun.which("strace");
 const MIB = 1024 * 1024;
 const TEST_LIMIT_MS = 30_000;
 const ENTRY = join(import.meta.dir, "../../src/main.ts");
@@ -139,6 +140,47 @@ describe.skipIf(!LINUX)("with few file descriptors", () => {
       );
       expect(proxy.stderr).not.toMatch(/code=(?:REFUSED|UNKNOWN|DNS)/);
       expect(await proxy.stop()).toBe(0);
+    },
+    TEST_LIMIT_MS,
+  );
+});
+
+describe.skipIf(!LINUX || STRACE === null)("when the kernel has no memory for those who come", () => {
+  it(
+    "sessions go on, the processor is not busy, and it recovers",
+    async () => {
+      echo();
+      await using proxy = await ProxyProcess.start({ stub });
+      using client = await openAnswered(proxy);
+      const inject = ["-e", "trace=accept4", "-e", "inject=accept4:error=ENOMEM"];
+      const attach = ["strace", "-f", "-qq", "-o", "/dev/null", ...inject, "-p", String(proxy.pid)];
+      const strace = Bun.spawn(attach, { stderr: "ignore" });
+      const traced = (): true | undefined =>
+        /^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${proxy.pid}/status`, "utf8")) || undefined;
+      try {
+        await poll(traced, "the tracer", 5_000);
+        const late = await crowd(proxy, 3);
+        await Bun.sleep(2_000); // until it has noticed
+        const loads: number[] = [];
+        for (let second = 0; second < 4; second += 1) loads.push(await load(proxy.pid));
+        expect(Math.min(...loads)).toBeLessThan(0.1);
+        await echoOnce(client);
+        expect(late.map(({ received, ended }) => [received, ended])).toEqual(late.map(() => [0, false]));
+        release(late);
+      } finally {
+        strace.kill("SIGINT");
+        await strace.exited;
+      }
+      await poll(
+        () =>
+          ask(proxy, { limitMs: 1_000 }).then(
+            () => true,
+            () => undefined,
+          ),
+        "a client that is served",
+        15_000,
+      );
+      await echoOnce(client);
     },
     TEST_LIMIT_MS,
   );
