@@ -84,7 +84,8 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const newKey = key();
         const text = table("ann", ann) + table("bob", bob, "enabled = false") + table("cid", newKey);
         const changes = await change(proxy, home, text + table("dan", dan));
-        expect(changes).toBe("new users dan; changed users bob, cid");
+        // Under another key, it is somebody else with the same name.
+        expect(changes).toBe("new users cid, dan; removed users cid; changed users bob");
         await Promise.all([ending(ofBob), ending(ofCid)]);
         expect(await isServed({ port, secret: dan })).toBe(true);
         expect(await isServed({ port, secret: newKey })).toBe(true);
