@@ -34,9 +34,13 @@ export class ProcessRoom {
   readonly #descriptors: ProcessDescriptors | undefined = processDescriptors();
 
   /** What one process may use. Several of them may have fewer connections together: that is the gate's to say. */
-  limitsOf({ maxConnections, bufferBytes }: Config): ServerLimits {
+  limitsOf({ maxConnections, bufferBytes, queueBytes }: Config): ServerLimits {
     const limit = connectionLimitOf(maxConnections, this.#descriptors);
-    return { maxConnections: limit.maxConnections, bufferBytes: bufferBytes ?? defaultBufferBytes() };
+    return {
+      maxConnections: limit.maxConnections,
+      bufferBytes: bufferBytes ?? defaultBufferBytes(),
+      queueBytes,
+    };
   }
 
   /** What the user should know about that. @param processes How many there are of this kind. */

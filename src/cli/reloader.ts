@@ -99,11 +99,14 @@ export class Reloader {
   }
 }
 
-/** What the configuration was read from, and what it names that is read at a reload. */
-function filesOf({ file, config }: LoadedConfig): string[] {
+/**
+ * What the configuration was read from, and what it names that is read at a reload. A file that is not there yet may be
+ * made while the proxy runs: by `tgws users add`.
+ */
+function filesOf({ place, config }: LoadedConfig): string[] {
   const lists = [...config.allow, ...config.deny].filter((text) => !isNetworkText(text));
   return [
-    ...(file === undefined ? [] : [file]),
+    ...(place === undefined ? [] : [place]),
     ...lists,
     ...(config.tlsCaFile === undefined ? [] : [config.tlsCaFile]),
   ];

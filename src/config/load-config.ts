@@ -34,6 +34,8 @@ export interface LoadedConfig {
   readonly origins: Origins;
   /** The configuration file that was read. */
   readonly file: string | undefined;
+  /** Where it is, or would be looked for. */
+  readonly place: string | undefined;
   readonly warnings: readonly string[];
 }
 
@@ -59,6 +61,7 @@ export function loadConfig(rawArgs: readonly string[], surroundings: Surrounding
     raw,
     origins,
     file: state === "read" ? place?.path : undefined,
+    place: place?.path,
     warnings,
   };
 }

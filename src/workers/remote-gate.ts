@@ -4,6 +4,9 @@ import type { Gate, Grant, Visit } from "../proxy/gate.ts";
 import { LeasedBucket } from "./leased-bucket.ts";
 import type { FromWorker } from "./messages.ts";
 
+/** A supervisor that does not answer for so long does not answer at all, in milliseconds. */
+const ANSWER_MS = 10_000;
+
 /** Who waits for an answer. */
 interface Waiting {
   readonly resolve: (answer: Answer) => void;
@@ -121,7 +124,12 @@ export class RemoteGate implements Gate {
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
     waiting.set(visit, { resolve, reject });
     this.#sender.post(question);
-    const given = await promise;
+    const timer = setTimeout(() => {
+      waiting.delete(visit);
+      if (question.type === "arrive") this.leave(visit); // the answer may be on its way
+      reject(new RefusedError("connections"));
+    }, ANSWER_MS);
+    const given = await promise.finally(() => clearTimeout(timer));
     if (given.refused !== undefined) throw new RefusedError(given.refused);
     return given;
   }

@@ -471,7 +471,10 @@ describe("ProxyServer.pause()", () => {
 
 describe("ProxyServer at its limit of connections", () => {
   test("closes more at once, and counts them", async () => {
-    await using proxy = startServer({}, { limits: { maxConnections: 2, bufferBytes: undefined } });
+    await using proxy = startServer(
+      {},
+      { limits: { maxConnections: 2, bufferBytes: undefined, queueBytes: 64 * 1024 } },
+    );
     const clients = [new TestClient(proxy), new TestClient(proxy)];
     await eventually(() => proxy.server.size === 2);
     using third = new TestClient(proxy);
@@ -483,10 +486,46 @@ describe("ProxyServer at its limit of connections", () => {
     using fourth = new TestClient(proxy);
     fourth.ask();
     await eventually(() => served(proxy) === 1);
-    proxy.server.setLimits({ maxConnections: undefined, bufferBytes: undefined });
+    proxy.server.setLimits({ maxConnections: undefined, bufferBytes: undefined, queueBytes: 64 * 1024 });
     using fifth = new TestClient(proxy);
     fifth.ask();
     await eventually(() => served(proxy) === 2);
     for (const client of clients) client[Symbol.dispose]();
   });
+});
+
+describe("ProxyServer's queue per connection", () => {
+  test("is as long as it is set when somebody comes", async () => {
+    const limits = (queueBytes: number) => ({
+      maxConnections: undefined,
+      bufferBytes: undefined,
+      queueBytes,
+    });
+    await using proxy = startServer({}, { limits: limits(64 * 1024) });
+    /** How much a client that does not read is sent until the data centre is held up. */
+    const fill = async (): Promise<number> => {
+      const before = proxy.upstreams.length;
+      const client = new TestClient(proxy);
+      client.ask();
+      await eventually(() => proxy.upstreams[before]?.hears.length === 5);
+      client.socket.pause();
+      const telegram = proxy.upstreams[before]?.telegram;
+      let sent = 0;
+      for (let still = 0; telegram !== undefined && still < 20; still++) {
+        while (!telegram.congested && sent < 64 * 1024 * 1024) {
+          telegram.write(new Uint8Array(64 * 1024));
+          sent += 64 * 1024;
+          still = 0;
+          await new Promise<void>((resolve) => setImmediate(resolve));
+        }
+        await Bun.sleep(2);
+      }
+      client[Symbol.dispose]();
+      return sent;
+    };
+    const short = await fill();
+    proxy.server.setLimits(limits(16 * 1024 * 1024));
+    const long = await fill();
+    expect(long - short).toBeGreaterThan(10 * 1024 * 1024);
+  }, 20_000);
 });
