@@ -287,6 +287,29 @@ describe("the status server with a token", () => {
   );
 
   it(
+    "takes secrets and a token from the environment, and tells nobody",
+    async () => {
+      const environment = {
+        TGWS_SECRET: `ann:${ANN.toHex()}`,
+        TGWS_STATUS: "0",
+        TGWS_STATUS_TOKEN: randomBytes(12).toHex(),
+        TGWS_LOG_LEVEL: "debug",
+      };
+      await using proxy = await ProxyProcess.start({ stub, secrets: [], environment });
+      const status = await StatusClient.of(proxy, environment.TGWS_STATUS_TOKEN);
+      await visit(proxy.port, ANN, 2);
+      const scrape = await scrapeUntil(
+        status,
+        (one) => one.sum("tgws_connections_ended_total") === 1,
+        "its end",
+      );
+      expect(scrape.sum("tgws_user_sessions_total", { user: "ann" })).toBe(1);
+      await proxy.logged(/route open .*user=ann/);
+    },
+    LIMIT_MS,
+  );
+
+  it(
     "tells neither a secret nor the token",
     async () => {
       await using proxy = await start(1);
