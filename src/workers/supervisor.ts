@@ -124,7 +124,8 @@ export class Supervisor {
    */
   async restart(): Promise<void> {
     const { log, drainMs } = this.#options;
-    if (this.#rolling || this.#stopping) {
+    if (this.#stopping) return;
+    if (this.#rolling) {
       log.warn("the workers are being replaced already");
       return;
     }
@@ -140,6 +141,7 @@ export class Supervisor {
       }
       log.info("all workers have been replaced");
     } catch (error) {
+      if (this.#stopping) return; // the new one has ended with the others
       const why = error instanceof Error ? error.message : String(error);
       log.error(`the workers are not replaced, those that there are go on: ${why}`);
     } finally {
