@@ -128,6 +128,12 @@ export class Crowd {
       this.finished += 1;
       return true;
     } catch (error) {
+      const corruption = error instanceof CorruptionError;
+      // What it says is no client's: it may be shown the door, or the web site.
+      if (habit.fickle === true && !corruption) {
+        this.finished += 1;
+        return true;
+      }
       this.failed += 1;
       this.#options.onFailure({
         session,
@@ -137,7 +143,7 @@ export class Crowd {
         failedAt: Date.now(),
         doing: `${habit.name}: ${client.doing}`,
         message: error instanceof Error ? error.message : String(error),
-        corruption: error instanceof CorruptionError,
+        corruption,
       });
       return false;
     } finally {

@@ -50,6 +50,17 @@ async function breakRoute({ dc, random, longestMs }: Rig): Promise<void> {
   await orderDoor(dc, { type: "door", door, state: "serve" });
 }
 
+/**
+ * Has the second data centre answer that there are too many requests, for so long that somebody notices.
+ *
+ * The proxy then asks again by HTTP, for which the runtime starts a thread that stays.
+ */
+export async function refuseForLoad({ dc }: Rig): Promise<void> {
+  await orderDoor(dc, { type: "door", door: "ws", state: "429" });
+  await Bun.sleep(SETTLE_MS);
+  await orderDoor(dc, { type: "door", door: "ws", state: "serve" });
+}
+
 async function orderDoor(dc: Talker<DcOrder, DcReport>, order: DcOrder): Promise<void> {
   const done = dc.next("door");
   dc.send(order);

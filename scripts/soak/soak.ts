@@ -6,7 +6,7 @@ import { stopChild } from "../bench/children.ts";
 import { COVER_DOMAIN, type CoverSite, startSite, waitUntilMeasured } from "../bench/cover-site.ts";
 import { type KnownPorts, takeCensus } from "./census.ts";
 import type { SoakUser } from "./config-text.ts";
-import { ENDING, FAULTS, type Rig } from "./faults.ts";
+import { ENDING, FAULTS, type Rig, refuseForLoad } from "./faults.ts";
 import { Judge } from "./judge.ts";
 import type { Options, Part } from "./options.ts";
 import type { DcOrder, DcReport, LoadFigures, LoadOrder, LoadReport } from "./orders.ts";
@@ -216,6 +216,7 @@ export class Soak {
     load.send({ ...order, sessions, ramp: 60, longestLifeMs: TOUCH_MS / 2, strangers: order.strangers * 2 });
     const until = performance.now() + TOUCH_MS;
     const rig = this.#rig(proxy, dc, load);
+    if (this.#parts.has("routes")) await refuseForLoad(rig); // first: what fails otherwise is not tried again at once
     for (const [part, fault] of Object.entries(FAULTS)) {
       const chosen = part as Part;
       if (this.#parts.has(chosen) && !ENDING.includes(chosen)) await fault(rig);
