@@ -8,7 +8,7 @@ import { type KnownPorts, takeCensus } from "./census.ts";
 import type { SoakUser } from "./config-text.ts";
 import { ENDING, FAULTS, type Rig, refuseForLoad } from "./faults.ts";
 import { Judge } from "./judge.ts";
-import type { Options, Part } from "./options.ts";
+import { type Options, PARTS, type Part } from "./options.ts";
 import type { DcOrder, DcReport, LoadFigures, LoadOrder, LoadReport } from "./orders.ts";
 import { isWithin, type Phases, planPhases } from "./phases.ts";
 import { type Features, findFeatures, SoakProxy } from "./proxy.ts";
@@ -20,6 +20,7 @@ import {
   type Counted,
   type Criterion,
   isCalm,
+  judgeCounts,
   judgeDescriptors,
   judgeFailures,
   judgeLoad,
@@ -41,6 +42,7 @@ const EXIT_WITHIN_MS = 30_000;
 const RESIDENTS = 6;
 const GUESTS = 2;
 const LIMIT = 5;
+const FAULT_PARTS = PARTS.filter((part) => FAULTS[part] !== undefined);
 /** Data centres of which connections are kept. */
 const DATA_CENTRES = 2;
 /** Each has two names for WebSockets, of which the first to answer is kept. */
@@ -107,7 +109,11 @@ export class Soak {
     await this.#work(proxy, dc, load, cover);
     const after = await this.#calm(proxy, known);
     await load.kill();
-    const criteria = this.#criteria(before, after, await this.#end(proxy));
+    const state = await proxy.report();
+    const criteria = [
+      ...this.#criteria(before, after, await this.#end(proxy)),
+      ...(state === undefined ? [] : [judgeCounts(state)]),
+    ];
     await dc.kill();
     if (cover !== undefined) await stopChild(cover.child);
     return {
@@ -116,7 +122,7 @@ export class Soak {
         excused: this.#judge.excused,
         samples: this.#samples,
         criteria,
-        endings: countEndings(this.#log()),
+        endings: state?.figures.connections.ended ?? countEndings(this.#log()),
       },
     };
   }
@@ -217,9 +223,8 @@ export class Soak {
     const until = performance.now() + TOUCH_MS;
     const rig = this.#rig(proxy, dc, load);
     if (this.#parts.has("routes")) await refuseForLoad(rig); // first: what fails otherwise is not tried again at once
-    for (const [part, fault] of Object.entries(FAULTS)) {
-      const chosen = part as Part;
-      if (this.#parts.has(chosen) && !ENDING.includes(chosen)) await fault(rig);
+    for (const part of FAULT_PARTS) {
+      if (this.#parts.has(part) && !ENDING.includes(part)) await FAULTS[part]?.(rig);
     }
     await Bun.sleep(Math.max(0, until - performance.now()));
     await this.#leave(load);
@@ -261,22 +266,28 @@ export class Soak {
 
   async #injectFaults(rig: Rig, startedAt: number, isOver: () => boolean): Promise<void> {
     const gapMs = this.#isShort ? 1_000 : 5_000;
-    let left: Part[] = [];
+    const chosen = FAULT_PARTS.filter((part) => this.#parts.has(part));
+    const lasting = chosen.filter((part) => !ENDING.includes(part));
+    let due: readonly Part[] = [];
+    /** However short the time for it is, each of these comes once. */
+    let owed = chosen.filter((part) => ENDING.includes(part));
     await Bun.sleep(gapMs);
     while (!isOver()) {
-      if (left.length === 0)
-        left = Object.keys(FAULTS).filter((part) => this.#parts.has(part as Part)) as Part[];
-      if (left.length === 0) return;
-      const part = this.#random.pick(left);
-      left = left.filter((one) => one !== part);
       const now = performance.now() - startedAt;
+      const endings = isWithin(this.#phases.kills, now);
+      if (due.length === 0) due = endings ? chosen : lasting;
+      if (!endings) due = due.filter((part) => !ENDING.includes(part));
       // What takes a while must be over when the load is.
-      if (now > this.#phases.end - 4 * gapMs) return;
-      if (ENDING.includes(part) && !isWithin(this.#phases.kills, now)) continue;
-      this.#faults[part] = (this.#faults[part] ?? 0) + 1;
-      this.#note(`${part} begins`);
-      await FAULTS[part]?.(rig);
-      this.#note(`${part} is over`);
+      if (chosen.length === 0 || now > this.#phases.end - 4 * gapMs) return;
+      if (due.length > 0) {
+        const part = this.#random.pick(endings && owed.length > 0 ? owed : due);
+        due = due.filter((one) => one !== part);
+        owed = owed.filter((one) => one !== part);
+        this.#faults[part] = (this.#faults[part] ?? 0) + 1;
+        this.#note(`${part} begins`);
+        await FAULTS[part]?.(rig);
+        this.#note(`${part} is over`);
+      }
       await Bun.sleep(this.#random.between(0.5, 2) * gapMs);
     }
   }

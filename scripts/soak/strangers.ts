@@ -81,7 +81,7 @@ class Visit {
     while (!holds() && !this.#closed && performance.now() < late) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
-      const timer = setTimeout(resolve, late - performance.now());
+      const timer = setTimeout(resolve, Math.max(0, late - performance.now()));
       await promise;
       clearTimeout(timer);
     }

@@ -1,6 +1,7 @@
 import { type Census, PASSING, UPSTREAM } from "./census.ts";
 import type { Judge } from "./judge.ts";
 import type { Phases } from "./phases.ts";
+import type { ReportedState } from "./proxy.ts";
 import { type Sample, spreadOver, totalRss } from "./samples.ts";
 
 /** Something that has to hold, and whether it did. */
@@ -51,9 +52,15 @@ function differencesOf(before: Census, after: Census, mostKept: number): string[
   const kinds = [...new Set([...Object.keys(before), ...Object.keys(after)])];
   return kinds.flatMap((kind) => {
     const [was, is] = [before[kind] ?? 0, after[kind] ?? 0];
-    if (kind === UPSTREAM ? is <= mostKept : is === was) return [];
+    if (isAsBefore(kind, was, is, mostKept)) return [];
     return [`${is} of "${kind}", ${was} before`];
   });
+}
+
+/** A process that is younger may not have needed yet what the runtime opens once, for its threads. */
+function isAsBefore(kind: string, was: number, is: number, mostKept: number): boolean {
+  if (kind === UPSTREAM) return is <= mostKept;
+  return kind.startsWith("anon_inode:") ? is <= was : is === was;
 }
 
 /** Whether nothing of a session is left in a process. */
@@ -102,6 +109,18 @@ export function judgeFailures({ unexcused, unexcusedCount, corruptions }: Judge)
       details: unexcusedCount > shown.length ? [...shown, `${unexcusedCount} in all`] : shown,
     },
   ];
+}
+
+/** Whether the proxy itself knows of nobody any more. */
+export function judgeCounts(state: ReportedState): Criterion {
+  const { connections } = state.figures;
+  const details = state.users
+    .filter((user) => user.connections !== 0 || user.addresses !== 0)
+    .map(({ name, ...user }) => `${name}: ${user.connections} connections from ${user.addresses} addresses`);
+  if (connections.active !== 0) details.push(`${connections.active} sessions`);
+  const bugs = connections.ended["internal-error"] ?? 0;
+  if (bugs > 0) details.push(`${bugs} ended by internal-error`);
+  return { name: "it counts nobody when nobody is there", holds: details.length === 0, details };
 }
 
 /** Whether the log has nothing in it that must never happen. */
