@@ -39,9 +39,12 @@ const TOUCH_SESSIONS = 40;
 const TOUCH_MS = 8_000;
 const STOPPED_WITHIN_MS = 60_000;
 const EXIT_WITHIN_MS = 30_000;
-const RESIDENTS = 6;
+const RESIDENTS = 10;
 const GUESTS = 2;
 const LIMIT = 5;
+/** Hellos that the proxy remembers at most, and the bytes that it keeps of each. */
+const HELLOS = 131_072;
+const HELLO_LENGTH = 16;
 const FAULT_PARTS = PARTS.filter((part) => FAULTS[part] !== undefined);
 /** Data centres of which connections are kept. */
 const DATA_CENTRES = 2;
@@ -88,6 +91,9 @@ export class Soak {
     this.#parts = this.#possible(features);
     const { dc, ports, caFile } = await this.#startDc();
     const cover = this.#parts.has("fake-tls") ? await this.#startCover() : undefined;
+    // As after months: what is full grows no more.
+    if (cover !== undefined)
+      await Bun.write(join(this.#folder, "hellos"), randomBytes(HELLOS * HELLO_LENGTH));
     const proxy = await SoakProxy.start(
       {
         ...{ binary: this.#options.binary, folder: this.#folder, workers: this.#options.workers },
