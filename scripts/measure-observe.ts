@@ -7,7 +7,7 @@
 import type { SessionEvent, SessionView } from "../src/core/events.ts";
 import { createRecordLogger } from "../src/observe/log.ts";
 import { FoldingSink } from "../src/observe/log-folding.ts";
-import { METRICS } from "../src/observe/metrics.ts";
+import { readMetrics } from "../src/observe/metrics.ts";
 import { readProcessFigures } from "../src/observe/process-figures.ts";
 import { formatMetrics } from "../src/observe/prometheus-text.ts";
 import { SessionLog } from "../src/observe/session-log.ts";
@@ -67,10 +67,7 @@ const report = (): StatusReport => ({
   },
   config: { file: undefined, loadedAt: 0, lastError: undefined },
 });
-const metrics = (): string => {
-  const now = report();
-  return formatMetrics(METRICS.map((metric) => ({ ...metric, samples: metric.read(now) })));
-};
+const metrics = (): string => formatMetrics(readMetrics(report()));
 const say = (what: string, value: number, unit: string): void =>
   console.log(`${what.padEnd(60)} ${value.toFixed(2)} ${unit}`);
 

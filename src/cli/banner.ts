@@ -23,6 +23,8 @@ const WIDTH = 80;
 /** What stands before the text of a line: two spaces and its label. */
 const LABEL_WIDTH = 16;
 const HTTPS_PORT = 443;
+/** Whose links are printed at the start. */
+const MOST_SHOWN = 8;
 
 /** The text of the first minute: where the proxy is, how an app gets to it, and which way the data goes. */
 export function formatBanner(facts: BannerFacts): string {
@@ -33,7 +35,7 @@ export function formatBanner(facts: BannerFacts): string {
     "",
     `  Listening on  ${host}:${port}`,
     ...formatLooks(config),
-    ...(config.proxyProtocol ? formatLinkCommand(config) : formatLinks(facts)),
+    ...(config.proxyProtocol ? formatLinkCommand(config) : formatFirstLinks(facts)),
     "",
     ...formatTips(config, port),
     ...formatRoutes(config),
@@ -41,6 +43,16 @@ export function formatBanner(facts: BannerFacts): string {
     "  Stop with Ctrl-C. Calls do not go through proxies of this kind.",
     "",
   ].join("\n");
+}
+
+/** The links of those who are served, unless there are too many to be looked at. */
+function formatFirstLinks(facts: BannerFacts): string[] {
+  const { config } = facts;
+  const disabled = new Set(config.users.filter(({ enabled }) => !enabled).map(({ name }) => name));
+  const served = facts.secrets.filter(({ name }) => !disabled.has(name));
+  const more = served.length - MOST_SHOWN;
+  const lines = formatLinks({ ...facts, secrets: served.slice(0, MOST_SHOWN) });
+  return more > 0 ? [...lines, "", `  and ${more} more: tgws users link NAME`] : lines;
 }
 
 /** The links for every secret, in each form that it is accepted in; the QR code is for the first of all. */
@@ -67,7 +79,8 @@ export function formatLinks({ config, port, secrets, qr }: Omit<BannerFacts, "ve
 
 /** How to get the links where it is not known here what people reach: a proxy before this one. */
 function formatLinkCommand(config: Config): string[] {
-  const { secrets, fakeTlsDomains } = config;
+  const { fakeTlsDomains, fileUsers } = config;
+  const secrets = config.secrets.filter(({ name }) => !fileUsers.includes(name)); // the others are found by it
   const words = ["tgws link --host <name> --port <port>"];
   for (const { name } of secrets)
     words.push(`--secret ${secrets.length > 1 ? `${name}:<secret>` : "<secret>"}`);

@@ -53,6 +53,8 @@ export interface RouteSet {
   readonly proxy: OutboundProxy | undefined;
   /** The network has changed: drops what was opened ahead of time. */
   drop(): void;
+  /** Descriptors are short: drops what was opened ahead of time, for a while. */
+  relieve(): void;
   /** No session begins with them any more: what is done ahead of time is given up. */
   retire(): void;
   /** No session has them any more. */
@@ -164,6 +166,9 @@ export async function buildRoutes(config: Config, deps: RouteDeps): Promise<Rout
       tcp.forgive();
       for (const pool of pools) pool.drop();
     },
+    relieve: () => {
+      for (const pool of pools) pool.relieve();
+    },
     retire,
     close: () => {
       retire();
@@ -193,7 +198,8 @@ function domainsOf(list: CfDomainList | undefined, own: readonly DomainPort[]): 
   };
 }
 
-function readProxy({ upstreamProxy }: Config): OutboundProxy | undefined {
+/** The proxy to reach everything through. @throws {ConfigError} */
+export function readProxy({ upstreamProxy }: Config): OutboundProxy | undefined {
   if (upstreamProxy === undefined) return undefined;
   try {
     return parseOutboundProxy(upstreamProxy, process.env["NO_PROXY"] ?? process.env["no_proxy"]);

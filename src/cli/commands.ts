@@ -1,40 +1,25 @@
 import { isatty } from "node:tty";
 import packageJson from "../../package.json" with { type: "json" };
 import type { Config } from "../config/config.ts";
-import { FIELDS, type FieldName } from "../config/fields.ts";
-import { type LoadedConfig, loadConfig } from "../config/load-config.ts";
+import { FIELD_NAMES, type FieldName } from "../config/fields.ts";
+import type { LoadedConfig } from "../config/load-config.ts";
 import { type OtherFlags, readFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { ConfigError } from "../core/errors.ts";
 import { formatLinks } from "./banner.ts";
+import { type Command, flagOf, loadFor, NO_SWITCHES, takeOwnArgs } from "./command.ts";
+import { CONFIG_COMMANDS } from "./config-commands.ts";
 import { isLoopback } from "./lan-address.ts";
 import { resolveSecrets } from "./secrets.ts";
 import { serve } from "./serve.ts";
+import { USERS_COMMANDS } from "./users-commands.ts";
 
 /** The program's version, from package.json. */
 export const VERSION: string = packageJson.version;
 
-/** A command, and what its help says. */
-export interface Command {
-  /** What stands before its flags. */
-  readonly usage: string;
-  readonly description: string;
-  /** Flags that are its own and no setting. */
-  readonly switches: ReadonlyMap<string, string>;
-  /** The settings that its help lists. */
-  readonly fields: readonly FieldName[];
-  /** It takes every flag of the proxy besides. */
-  readonly takesAll: boolean;
-  /** @returns The exit code; without one it is 0. @throws {ConfigError} */
-  run(rawArgs: readonly string[]): Promise<number | undefined> | number | undefined;
-}
-
-/** Every setting. The commands accept those of no interest to them, too: people put a command before their flags. */
-const ALL_FIELDS = Object.keys(FIELDS) as FieldName[];
 /** Those that shape links. */
 const LINK_FIELDS: readonly FieldName[] = ["host", "port", "secret", "fakeTlsDomain", "accept"];
 
-const NO_SWITCHES: ReadonlyMap<string, string> = new Map();
 const DOCTOR_SWITCHES: ReadonlyMap<string, string> = new Map([
   ["--deep", "Move more than 64 KB over each way, to find flows that freeze"],
   ["--json", "Print JSON"],
@@ -84,7 +69,7 @@ const doctor: Command = {
   fields: [],
   takesAll: true,
   run: async (rawArgs) => {
-    const { given, rest } = takeSwitches(rawArgs, DOCTOR_SWITCHES);
+    const { given, rest } = takeOwnArgs(rawArgs, DOCTOR_SWITCHES);
     const config = readConfig(rest, DOCTOR_SWITCHES);
     const { diagnose } = await import("./diagnose.ts"); // a running proxy does without
     return diagnose(config, VERSION, { deep: given.has("--deep"), json: given.has("--json") });
@@ -99,7 +84,7 @@ const routes: Command = {
   fields: [],
   takesAll: true,
   run: async (rawArgs) => {
-    const { given, rest } = takeSwitches(rawArgs, ROUTES_SWITCHES);
+    const { given, rest } = takeOwnArgs(rawArgs, ROUTES_SWITCHES);
     const config = readConfig(rest, ROUTES_SWITCHES);
     const { printRoutes } = await import("./diagnose.ts");
     await printRoutes(config, { json: given.has("--json") });
@@ -107,12 +92,20 @@ const routes: Command = {
   },
 };
 
+/** `tgws users`: who may use the proxy. */
+const users = groupOf("tgws users", "Add, list, change and remove users", USERS_COMMANDS);
+
+/** `tgws config`: the configuration file. */
+const config = groupOf("tgws config", "Check, show and make the configuration file", CONFIG_COMMANDS);
+
 /** The commands besides the main one, by name. */
 export const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ["link", link],
   ["secret", secret],
   ["doctor", doctor],
   ["routes", routes],
+  ["users", users],
+  ["config", config],
 ]);
 
 /** `tgws` without a command: run the proxy. */
@@ -120,7 +113,7 @@ export const MAIN_COMMAND: Command = {
   usage: "tgws",
   description: `Reach Telegram over WebSocket, from any Telegram app (tgws ${VERSION})`,
   switches: NO_SWITCHES,
-  fields: ALL_FIELDS,
+  fields: FIELD_NAMES,
   takesAll: false,
   run: async (rawArgs) => {
     await serve(() => load(rawArgs), VERSION);
@@ -128,19 +121,21 @@ export const MAIN_COMMAND: Command = {
   },
 };
 
-/** Takes the switches out that are a command's own and no setting. @throws {ConfigError} When one has a value. */
-function takeSwitches(
-  rawArgs: readonly string[],
-  switches: ReadonlyMap<string, string>,
-): { readonly given: ReadonlySet<string>; readonly rest: readonly string[] } {
-  for (const path of switches.keys()) {
-    if (rawArgs.some((word) => word.startsWith(`${path}=`))) {
-      throw new ConfigError([{ path, message: "takes no value", hint: path }]);
-    }
-  }
+/** A command that does nothing without another word. */
+function groupOf(usage: string, description: string, commands: ReadonlyMap<string, Command>): Command {
   return {
-    given: new Set(rawArgs.filter((word) => switches.has(word))),
-    rest: rawArgs.filter((word) => !switches.has(word)),
+    usage,
+    description,
+    switches: NO_SWITCHES,
+    fields: [],
+    takesAll: false,
+    commands,
+    run: () => {
+      const names = [...commands.keys()].join(", ");
+      throw new ConfigError([
+        { path: usage, message: "needs a command", hint: `the commands are ${names}; see ${usage} --help` },
+      ]);
+    },
   };
 }
 
@@ -150,18 +145,22 @@ function readConfig(rawArgs: readonly string[], switches: ReadonlyMap<string, st
 }
 
 function load(rawArgs: readonly string[], switches: ReadonlyMap<string, string> = NO_SWITCHES): LoadedConfig {
-  const { env: environment, platform } = process;
-  return loadConfig(rawArgs, { environment, platform, flags: otherFlags(switches) });
+  return loadFor(rawArgs, otherFlags(switches));
 }
 
-/** Switches of this command, and of the others: `--json` belongs to `tgws doctor` and `tgws routes`. */
+/** Switches of this command, and of the others: `--deep` belongs to `tgws doctor`. */
 function otherFlags(switches: ReadonlyMap<string, string>): OtherFlags {
-  const elsewhere = new Map<string, string>();
-  for (const { usage, switches: known } of COMMANDS.values()) {
-    for (const path of known.keys()) {
-      const before = elsewhere.get(path);
-      elsewhere.set(path, before === undefined ? usage : `${before} and ${usage}`);
-    }
+  const owners = new Map<string, string[]>();
+  const all = [...COMMANDS.values()].flatMap((one) => [one, ...(one.commands?.values() ?? [])]);
+  for (const { usage, switches: known } of all) {
+    for (const path of [...known.keys()].map(flagOf)) owners.set(path, [...(owners.get(path) ?? []), usage]);
   }
-  return { own: [...switches.keys()], elsewhere };
+  const elsewhere = new Map([...owners].map(([path, usages]) => [path, enumerate(usages)]));
+  return { own: [...switches.keys()].map(flagOf), elsewhere };
+}
+
+/** `a`, `a and b`, `a, b and c`. */
+function enumerate(words: readonly string[]): string {
+  const others = words.slice(0, -1).join(", ");
+  return others === "" ? words.join("") : `${others} and ${words.at(-1)}`;
 }

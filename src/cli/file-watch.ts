@@ -5,6 +5,14 @@ const LOOK_MS = 1_000;
 /** An editor may remove a file before it puts the new one there: so many looks long. */
 const MISSING_LOOKS = 3;
 
+/** By path: what tells one state of a file from another. */
+export type FileStates = ReadonlyMap<string, string>;
+
+/** How files are now. */
+export function lookAt(paths: readonly string[]): FileStates {
+  return new Map(paths.map((path) => [path, look(path)]));
+}
+
 /**
  * Notices when one of some files has changed.
  *
@@ -14,7 +22,7 @@ const MISSING_LOOKS = 3;
 export class FileWatch {
   readonly #onChange: () => void;
   /** By path: how it was when it was last acted upon. */
-  #files = new Map<string, string>();
+  #files: FileStates = new Map();
   /** How the files were at the last look, when that was a change: it is acted upon when it lasts. */
   #pending: string | undefined;
   #missing = 0;
@@ -25,11 +33,11 @@ export class FileWatch {
     this.#onChange = onChange;
   }
 
-  /** Watches these files from now on, as they are now. */
-  watch(paths: readonly string[]): void {
-    this.#files = new Map(paths.map((path) => [path, look(path)]));
+  /** Watches these files from now on. @param files How they were when they were read, from {@link lookAt}. */
+  watch(files: FileStates): void {
+    this.#files = files;
     this.#pending = undefined;
-    if (paths.length > 0) this.#timer ??= setInterval(() => this.#look(), LOOK_MS);
+    if (files.size > 0) this.#timer ??= setInterval(() => this.#look(), LOOK_MS);
   }
 
   stop(): void {
@@ -38,7 +46,7 @@ export class FileWatch {
   }
 
   #look(): void {
-    const now = new Map([...this.#files.keys()].map((path) => [path, look(path)]));
+    const now = lookAt([...this.#files.keys()]);
     const changed = [...now].filter(([path, state]) => this.#files.get(path) !== state);
     if (changed.length === 0) {
       this.#pending = undefined;

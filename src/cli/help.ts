@@ -1,7 +1,8 @@
 import { stripVTControlCharacters } from "node:util";
 import type { ArgDef } from "citty";
-import { FIELDS, type Field, type FieldName } from "../config/fields.ts";
-import { COMMANDS, type Command, MAIN_COMMAND } from "./commands.ts";
+import { FIELDS, type Field, type FieldName, SECTIONS, type Section } from "../config/fields.ts";
+import type { Command } from "./command.ts";
+import { COMMANDS, MAIN_COMMAND } from "./commands.ts";
 import { wrap } from "./doctor-text.ts";
 
 /** Columns of a terminal that does not say how many it has, and the least and the most that help uses. */
@@ -27,26 +28,59 @@ export async function formatHelp(command: Command, columns: number = USUAL_WIDTH
   const width = columns < WIDTHS.least ? USUAL_WIDTH : Math.min(columns, WIDTHS.most);
   const plain = { width, first: "", others: "" };
   const isMain = command === MAIN_COMMAND;
-  const names = [...COMMANDS.keys()];
-  const options: Entry[] = [
+  const choices = isMain ? COMMANDS : command.commands;
+  const names = [...(choices?.keys() ?? [])];
+  const own: Entry[] = [
     ...command.switches,
-    ...command.fields.map(describeField),
     ["-h, --help", "Print this help"],
     ["--version", "Print the version"],
   ];
-  const commands = names.map((name): Entry => [name, COMMANDS.get(name)?.description ?? ""]);
+  const groups: Group[] = isMain
+    ? [...sectionsOf(command.fields), { title: "OTHER OPTIONS", entries: own }]
+    : [
+        {
+          title: "OPTIONS",
+          entries: [...command.switches, ...command.fields.map(describeField), ...own.slice(-2)],
+        },
+      ];
+  const listed = await Promise.all(
+    groups.map(async ({ title, entries }) => ({ title, entries: await listOptions(command, entries) })),
+  );
+  const commands = names.map((name): Entry => [name, choices?.get(name)?.description ?? ""]);
+  const column = columnFor([...listed.flatMap(({ entries }) => entries), ...commands], width);
+  const format = (entries: readonly Entry[]): string[] => formatEntries(entries, { width, column });
   return [
     ...wrap(command.description, plain),
     "",
-    `USAGE  ${command.usage} [OPTIONS]`,
-    ...(isMain ? [`       tgws ${names.join("|")} [OPTIONS]`] : []),
-    "",
-    "OPTIONS",
-    ...formatEntries(await listOptions(command, options), width),
+    ...formatUsage(command),
+    ...listed.flatMap(({ title, entries }) => ["", title, ...format(entries)]),
     ...(command.takesAll ? ["", "and the flags of the proxy: tgws --help"] : []),
-    ...(isMain ? ["", "COMMANDS", ...formatEntries(commands, width), ""] : []),
-    ...(isMain ? wrap("tgws <command> --help lists the flags of a command.", plain) : []),
+    ...(names.length > 0 ? ["", "COMMANDS", ...format(commands), ""] : []),
+    ...(names.length > 0
+      ? wrap(`${command.usage} <command> --help lists the flags of a command.`, plain)
+      : []),
+    ...(isMain
+      ? wrap("Each flag is a setting of the configuration file, too, and a TGWS_ variable.", plain)
+      : []),
   ];
+}
+
+/** Options that belong together. */
+interface Group {
+  readonly title: string;
+  readonly entries: readonly Entry[];
+}
+
+function sectionsOf(fields: readonly FieldName[]): Group[] {
+  return (Object.keys(SECTIONS) as Section[]).map((section) => ({
+    title: SECTIONS[section].toUpperCase(),
+    entries: fields.filter((name) => FIELDS[name].section === section).map(describeField),
+  }));
+}
+
+function formatUsage({ usage, commands }: Command): string[] {
+  if (usage === MAIN_COMMAND.usage) return [`USAGE  ${usage} [OPTIONS]`, `       ${usage} COMMAND [OPTIONS]`];
+  return [`USAGE  ${usage}${commands === undefined ? "" : " COMMAND"} [OPTIONS]`];
 }
 
 function describeField(name: FieldName): Entry {
@@ -62,10 +96,17 @@ function describeField(name: FieldName): Entry {
   return [`${short}--${field.flag}${value}`, `${help}${note}`];
 }
 
-/** One entry a line; the text of one with a long label stands below it. */
-function formatEntries(entries: readonly Entry[], width: number): string[] {
+/** Where the texts begin. */
+function columnFor(entries: readonly Entry[], width: number): number {
   const fitting = entries.map(([label]) => label.length).filter((length) => length <= LONGEST_LABEL);
-  const column = width < NARROW ? 6 : 2 + Math.max(0, ...fitting) + 2;
+  return width < NARROW ? 6 : 2 + Math.max(0, ...fitting) + 2;
+}
+
+/** One entry a line; the text of one with a long label stands below it. */
+function formatEntries(
+  entries: readonly Entry[],
+  { width, column }: { readonly width: number; readonly column: number },
+): string[] {
   return entries.flatMap(([label, text]) => {
     const others = " ".repeat(column);
     const start = `  ${label}`;

@@ -3,7 +3,7 @@ import { FIELD_NAMES, FIELDS, type FieldName, type RawConfig } from "../config/f
 import type { LoadedConfig } from "../config/load-config.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
-import { FileWatch } from "./file-watch.ts";
+import { type FileStates, FileWatch, lookAt } from "./file-watch.ts";
 
 /** What a {@link Reloader} works with. */
 export interface ReloaderOptions {
@@ -30,7 +30,7 @@ export class Reloader {
     this.#options = options;
     this.#current = options.current;
     this.#watch = new FileWatch(() => this.reload());
-    this.#watch.watch(filesOf(options.current));
+    this.#watch.watch(lookAt(filesOf(options.current)));
   }
 
   /** What is in force. */
@@ -71,8 +71,11 @@ export class Reloader {
   async #reload(): Promise<void> {
     const { load, apply, log } = this.#options;
     const before = this.#current;
+    // Looked at before they are read: what changes meanwhile is read the next time.
+    let files: FileStates = lookAt(filesOf(before));
     try {
       const found = load();
+      files = new Map([...lookAt(filesOf(found)), ...files]);
       if (before.file !== undefined && found.file === undefined) throw new Error(`${before.file} is gone`);
       const { raw, waiting } = keepAtStart(before.raw, found.raw);
       const next = { ...found, raw, config: parseConfig(raw) };
@@ -84,11 +87,13 @@ export class Reloader {
       log.info(`configuration reloaded: ${changes.join("; ") || "nothing has changed"}`);
       for (const warning of found.warnings) if (!before.warnings.includes(warning)) log.warn(warning);
       if (waiting.length > 0) log.warn(`takes effect at the next start only: ${waiting.join(", ")}`);
-      this.#watch.watch(filesOf(next));
+      const named = filesOf(next);
+      files = new Map([...files].filter(([path]) => named.includes(path)));
     } catch (error) {
       this.#lastError = error instanceof Error ? error.message : String(error);
       for (const line of explain(error)) log.error(`the configuration stays as it was: ${line}`);
     }
+    this.#watch.watch(files);
   }
 }
 

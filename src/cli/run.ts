@@ -2,6 +2,7 @@ import leven from "leven";
 import { disarm, quote } from "../config/quote.ts";
 import { ConfigError, StartError, TgwsError } from "../core/errors.ts";
 import { looksLikeSecret, redact } from "../protocol/mtproto/secret.ts";
+import type { Command } from "./command.ts";
 import { COMMANDS, MAIN_COMMAND, VERSION } from "./commands.ts";
 
 /** Wrong use of the command line. */
@@ -17,20 +18,17 @@ const EXIT_FAILURE = 1;
 export async function run(argv: readonly string[]): Promise<number> {
   // `tgws help doctor` is `tgws doctor --help`.
   const words = argv[0] === "help" ? [...argv.slice(1), "--help"] : argv;
-  const [first = "", ...rest] = words;
-  const named = first !== "" && !first.startsWith("-");
-  const command = named ? COMMANDS.get(first) : MAIN_COMMAND;
   const verbose = words.includes("-v") || words.includes("--verbose");
   if (words.includes("--version")) return say(VERSION);
   try {
     // Not for people: a supervisor starts its workers with it.
-    if (first === "worker" && process.send !== undefined) return await (await import("./work.ts")).work();
-    if (command === undefined) throw unknownCommand(first);
+    if (words[0] === "worker" && process.send !== undefined) return await (await import("./work.ts")).work();
+    const { command, rest } = findCommand(words);
     if (words.includes("--help") || words.includes("-h")) {
       const { formatHelp } = await import("./help.ts"); // with citty: a running proxy does without
       return say((await formatHelp(command, process.stdout.columns)).join("\n"));
     }
-    return (await command.run(named ? rest : words)) ?? 0;
+    return (await command.run(rest)) ?? 0;
   } catch (error) {
     return complain(error, verbose);
   }
@@ -60,15 +58,37 @@ function printProblem(text: string, hint?: string): void {
   if (hint !== undefined) console.error(`hint: ${disarm(hint)}`);
 }
 
-function unknownCommand(name: string): ConfigError {
+/** What the first words name: `tgws`, `tgws link`, `tgws users add`. @throws {ConfigError} */
+function findCommand(words: readonly string[]): {
+  readonly command: Command;
+  readonly rest: readonly string[];
+} {
+  let command = MAIN_COMMAND;
+  let choices: ReadonlyMap<string, Command> | undefined = COMMANDS;
+  let at = 0;
+  for (; choices !== undefined; at++) {
+    const word = words[at];
+    if (word === undefined || word === "" || word.startsWith("-")) break;
+    const chosen = choices.get(word);
+    if (chosen === undefined) throw unknownCommand(command, word, [...choices.keys()]);
+    command = chosen;
+    choices = chosen.commands;
+  }
+  return { command, rest: words.slice(at) };
+}
+
+function unknownCommand(group: Command, name: string, names: readonly string[]): ConfigError {
   if (looksLikeSecret(name) || redact(name) !== name) {
     return new ConfigError([{ path: "a secret", message: "without its flag", hint: "--secret <secret>" }]);
   }
-  const names = [...COMMANDS.keys()];
   const near = names.find((candidate) => leven(name, candidate) <= 2);
-  const hint =
-    near === undefined
-      ? `without a command tgws runs the proxy; the commands are ${names.join(", ")}`
-      : `did you mean ${near}?`;
-  return new ConfigError([{ path: quote(name), message: "unknown command", hint }]);
+  const known = names.join(", ");
+  const others =
+    group === MAIN_COMMAND
+      ? `without a command tgws runs the proxy; the commands are ${known}`
+      : `the commands are ${known}`;
+  const path = group === MAIN_COMMAND ? quote(name) : `${group.usage} ${quote(name)}`;
+  return new ConfigError([
+    { path, message: "unknown command", hint: near === undefined ? others : `did you mean ${near}?` },
+  ]);
 }

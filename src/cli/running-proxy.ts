@@ -1,19 +1,17 @@
-import type { Config } from "../config/config.ts";
 import type { LoadedConfig } from "../config/load-config.ts";
 import type { ListeningSocket } from "../net/listening-socket.ts";
 import type { ProcessLogger } from "../observe/log.ts";
 import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import { formatStatLines, formatSummary } from "../observe/stats-text.ts";
 import type { Readiness, StatusReport } from "../observe/status-report.ts";
-import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import type { Usage } from "../proxy/gate-user.ts";
 import { LocalGate } from "../proxy/local-gate.ts";
+import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
 import type { Engine } from "./engine.ts";
 import { LazyHellos } from "./lazy-hellos.ts";
 import { LocalEngine } from "./local-engine.ts";
-import { limitsOfProcess } from "./process-limits.ts";
 import { Reloader } from "./reloader.ts";
-import { resolveSecrets, resolveUsers } from "./secrets.ts";
+import { resolveSecrets } from "./secrets.ts";
 import type { State } from "./state.ts";
 import { UsageKeeper } from "./usage-keeper.ts";
 
@@ -54,20 +52,23 @@ export class RunningProxy {
     const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
     const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
-    applyRules(gate, settings);
+    gate.configure(gateRulesOf(settings.config, settings.secrets));
     if (loaded.raw.users !== undefined) await usage.start();
     const onUsed = (bytes: ReadonlyMap<string, Usage>): void => {
       gate.used(bytes);
       usage.note(bytes);
     };
+    const room = new ProcessRoom();
     const shared = { log, gate, hellos: new LazyHellos(state), onUsed };
     if (sockets !== undefined && sockets.length > 1) {
       const { WorkerEngine } = await import("./worker-engine.ts"); // and what it needs: few have workers
       engine = await WorkerEngine.start(settings, { ...shared, sockets });
     } else {
-      const own = { socket: sockets?.[0], state, limitsOf: limitsOfProcess, keepsRoutes: true };
+      const own = { socket: sockets?.[0], state, room, keepsRoutes: true };
       engine = await LocalEngine.start(settings, { ...shared, ...own });
     }
+    const warning = room.warningOf(loaded.config, sockets?.length ?? 1);
+    if (warning !== undefined) log.warn(warning);
     return new RunningProxy(parts, gate, usage, engine);
   }
 
@@ -141,7 +142,7 @@ export class RunningProxy {
   async #apply(loaded: LoadedConfig): Promise<void> {
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
     await this.#engine.reload(settings);
-    applyRules(this.#gate, settings);
+    this.#gate.configure(gateRulesOf(settings.config, settings.secrets));
     this.#parts.log.setLevel(loaded.config.logLevel);
     if (loaded.raw.users !== undefined) await this.#usage.start();
   }
@@ -157,15 +158,4 @@ export class RunningProxy {
     }
     this.#lastSummary = summary;
   }
-}
-
-function applyRules(
-  gate: LocalGate,
-  { config, secrets }: { readonly config: Config; readonly secrets: readonly NamedSecret[] },
-): void {
-  const { maxConnections, maxPerAddress, addressRate } = config;
-  gate.configure({
-    users: resolveUsers(config, secrets),
-    limits: { maxConnections, maxPerAddress, addressRate },
-  });
 }

@@ -1,6 +1,5 @@
 import type { Config } from "../config/config.ts";
 import { configFolder, loadOrCreateSecret } from "../config/secret-store.ts";
-import { type UserPolicy, unlimitedUser } from "../core/users.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 
 /** The name of the user whose secret was made and kept. */
@@ -10,9 +9,4 @@ export const KEPT_USER = "default";
 export function resolveSecrets(config: Config): readonly NamedSecret[] {
   if (config.secrets.length > 0) return config.secrets;
   return [{ name: KEPT_USER, key: loadOrCreateSecret(configFolder(process.env, process.platform)) }];
-}
-
-/** Who is served: the users of the configuration, or whoever has the secret that is kept. */
-export function resolveUsers(config: Config, secrets: readonly NamedSecret[]): readonly UserPolicy[] {
-  return config.users.length > 0 ? config.users : secrets.map(({ name, key }) => unlimitedUser(name, key));
 }

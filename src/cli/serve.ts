@@ -4,9 +4,9 @@ import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import type { LoadedConfig } from "../config/load-config.ts";
 import { StartError } from "../core/errors.ts";
+import type { HttpServer } from "../observe/http-server.ts";
 import { createLogger } from "../observe/log.ts";
 import type { StatusReport } from "../observe/status-report.ts";
-import type { StatusServer } from "../observe/status-server.ts";
 import { formatBanner } from "./banner.ts";
 import { redactLog } from "./redact-log.ts";
 import { RunningProxy } from "./running-proxy.ts";
@@ -74,7 +74,7 @@ async function openSockets({ host, port }: Config, count: number) {
 async function openStatus(
   { status, statusToken: token }: Config,
   running: () => RunningProxy | undefined,
-): Promise<StatusServer | undefined> {
+): Promise<HttpServer | undefined> {
   if (status === undefined) return undefined;
   const { startStatusServer } = await import("../observe/status-server.ts");
   const report = async (): Promise<StatusReport> => {

@@ -1,4 +1,3 @@
-import type { Config } from "../config/config.ts";
 import type { SessionEvent } from "../core/events.ts";
 import type { Logger } from "../core/logger.ts";
 import { type NetworkChange, NetworkWatch } from "../net/network-watch.ts";
@@ -10,9 +9,10 @@ import { Stats } from "../observe/stats.ts";
 import type { HelloClaims } from "../proxy/fake-tls.ts";
 import type { Gate } from "../proxy/gate.ts";
 import { ReplayBudget } from "../proxy/replay.ts";
-import { ProxyServer, type ServerLimits } from "../proxy/server.ts";
+import { ProxyServer } from "../proxy/server.ts";
 import { probeWay } from "../upstream/probe.ts";
 import { type ProbeReport, Restorer } from "../upstream/restorer.ts";
+import type { ProcessRoom } from "./build-gate.ts";
 import type { RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
 import { makeSetup, type Setup } from "./setup.ts";
@@ -38,8 +38,7 @@ export interface ServiceDeps {
   readonly gate: Gate;
   readonly hellos: HelloClaims;
   readonly state: State;
-  /** What the server of this process may use. */
-  readonly limitsOf: (config: Config) => ServerLimits;
+  readonly room: ProcessRoom;
   /** Whether this process writes down what was learned about routes. */
   readonly keepsRoutes: boolean;
 }
@@ -69,6 +68,7 @@ export class Service {
     const counts = { pool: { hits: 0, misses: 0 }, cfPool: { hits: 0, misses: 0 } };
     const stats = new Stats({
       ...counts,
+      queuedBytes: () => server.queuedBytes,
       shed: () => server.shed.connections,
       log: () => log.counts,
     });
@@ -89,12 +89,14 @@ export class Service {
         fd: socket?.fd,
         highWater: config.queueBytes,
         quiet: QUIET_LIMITS,
-        limits: deps.limitsOf(config),
+        limits: deps.room.limitsOf(config),
+        relieve: () => service.#setup.routes.relieve(),
       },
       setup.deps,
     );
     const make = (next: Settings, before: Setup): Promise<Setup> => makeSetup(next, parts, before);
-    return new Service(deps, { stats, server, restorer, make, setup });
+    const service: Service = new Service(deps, { stats, server, restorer, make, setup });
+    return service;
   }
 
   private constructor(
@@ -141,7 +143,7 @@ export class Service {
       next.disguise?.cover.start();
     }
     this.server.use(next.deps, () => this.#letGo(before.routes));
-    this.server.setLimits(this.#deps.limitsOf(settings.config));
+    this.server.setLimits(this.#deps.room.limitsOf(settings.config));
   }
 
   /** Accepts nobody any more, and ends what has not ended after `graceMs`. */

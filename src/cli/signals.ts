@@ -1,4 +1,5 @@
 import { closeSync, openSync } from "node:fs";
+import { isatty } from "node:tty";
 
 /** Two SIGINT within this time are one Ctrl-C, in milliseconds. */
 const ECHO_MS = 100;
@@ -21,7 +22,7 @@ export class Signals {
   readonly ended: Promise<void>;
   readonly #end: () => void;
   #actions: SignalActions | undefined;
-  readonly #hadTerminal = hasTerminal();
+  readonly #hadTerminal = [0, 1, 2].some((fd) => isatty(fd));
 
   /** Listens from now on; what comes before {@link Signals.serve} has no effect, but does not end the process either. */
   constructor() {
@@ -43,13 +44,13 @@ export class Signals {
 
   /** A daemon is asked to read its configuration again; a program in a terminal hears that its window was closed. */
   #onHangUp(): void {
-    if (this.#hadTerminal && !hasTerminal()) this.#end();
+    if (this.#hadTerminal && !isTerminalThere()) this.#end();
     else this.#actions?.reload();
   }
 }
 
-/** Whether there is a terminal that could be closed. */
-function hasTerminal(): boolean {
+/** Whether the terminal that it was started in is there still. */
+function isTerminalThere(): boolean {
   try {
     closeSync(openSync("/dev/tty", "r"));
     return true;

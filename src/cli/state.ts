@@ -4,6 +4,7 @@ import { AppendFile } from "../config/append-file.ts";
 import { DEFAULT_CF_LIST_URL } from "../config/config.ts";
 import { configFolder } from "../config/secret-store.ts";
 import { StateFile, type StateFileError } from "../config/state-file.ts";
+import { USAGE_FILE } from "../config/usage-store.ts";
 import { StartError } from "../core/errors.ts";
 import { Standings } from "../upstream/standings.ts";
 
@@ -52,6 +53,12 @@ function listName(url: string): string {
 }
 
 const NOWHERE: KeptText = { read: () => undefined, write: () => {} };
+
+/** Where the traffic of the users is kept; `undefined` without a folder. */
+export function usagePath(): string | undefined {
+  const folder = stateFolder();
+  return folder === undefined ? undefined : join(folder, USAGE_FILE);
+}
 
 /** Whether a file in the folder is one that the program writes while it runs. */
 export function isStateFile(name: string): boolean {

@@ -7,7 +7,7 @@ import { type FromWorker, PROTOCOL, type StartMessage, type ToWorker } from "../
 import { Outbox } from "../workers/outbox.ts";
 import { RemoteGate } from "../workers/remote-gate.ts";
 import { RemoteHellos } from "../workers/remote-hellos.ts";
-import { limitsOfProcess } from "./process-limits.ts";
+import { ProcessRoom } from "./build-gate.ts";
 import { redactLog } from "./redact-log.ts";
 import { Service } from "./service.ts";
 import { openState } from "./state.ts";
@@ -49,6 +49,9 @@ class WorkerRun {
   #log: ProcessLogger | undefined;
   #service: Service | undefined;
   #drainMs = 0;
+  #firstFd = 0;
+  /** By the slot whose socket it accepts from, too: stops that. */
+  readonly #adopted = new Map<number, () => void>();
   #orphaned = false;
   /** Settings are used one after the other. */
   #reloading: Promise<void> = Promise.resolve();
@@ -107,6 +110,13 @@ class WorkerRun {
       case "revoke":
         this.#service?.server.revoke(message.users);
         break;
+      case "adopt":
+        this.#adopt(message.index);
+        break;
+      case "abandon":
+        this.#adopted.get(message.index)?.();
+        this.#adopted.delete(message.index);
+        break;
       case "collect":
         this.#sendFigures(message.id);
         break;
@@ -134,6 +144,7 @@ class WorkerRun {
       this.#log = log;
       this.#drainMs = settings.config.drainMs;
       survive(log);
+      this.#firstFd = firstFd;
       const fd = duplicate(firstFd + index);
       if (fd === undefined) throw new Error("the socket cannot be duplicated");
       const service = await Service.start(settings, {
@@ -142,7 +153,7 @@ class WorkerRun {
         gate: this.#gate,
         hellos: this.#hellos,
         state: openState((error) => log.warn(error.message)),
-        limitsOf: limitsOfProcess,
+        room: new ProcessRoom(),
         keepsRoutes: index === 0, // each learns by itself; of several, the last to write would win
       });
       this.#service = service;
@@ -154,6 +165,13 @@ class WorkerRun {
       this.#outbox.flush();
       this.#end(EXIT_FAILURE);
     }
+  }
+
+  /** @param index Of a slot whose worker is down. */
+  #adopt(index: number): void {
+    const fd = duplicate(this.#firstFd + index);
+    if (fd === undefined || this.#service === undefined || this.#adopted.has(index)) return;
+    this.#adopted.set(index, this.#service.server.adopt(fd));
   }
 
   async #reload({ id, settings: sent }: Extract<ToWorker, { type: "reload" }>): Promise<void> {

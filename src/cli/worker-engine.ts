@@ -98,6 +98,8 @@ export class WorkerEngine implements Engine, WorkerListener {
     });
     if (errors.length === 0) return;
     this.#settings = before;
+    // Some may have taken them: all of them go back.
+    this.#supervisor.broadcast({ type: "reload", id: 0, settings: formatSettings(before) });
     throw new Error(errors.join("\n"));
   }
 

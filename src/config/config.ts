@@ -76,6 +76,8 @@ export interface Config extends FakeTlsSettings, Routing, Limits, Running, LogSe
   readonly port: number;
   /** Those of `--secret`, who have no limits, and those of the file. Empty: use the secret that is kept on disk. */
   readonly users: readonly UserPolicy[];
+  /** Names of those of `users` that have a table in the configuration file. */
+  readonly fileUsers: readonly string[];
   /** Of every one of `users`, also who is disabled. */
   readonly secrets: readonly NamedSecret[];
   /** Every connection begins with a PROXY header, from one of `trustedProxies`. */
@@ -111,6 +113,7 @@ export function parseConfig(
     host,
     port,
     users,
+    fileUsers: (raw.users ?? []).map(({ name }) => name),
     secrets: users.map(({ name, key }) => ({ name, key })),
     ...fakeTls,
     ...routing,

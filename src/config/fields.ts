@@ -31,6 +31,8 @@ export interface Field {
   readonly value?: string;
   /** The default, as the help text shows it. */
   readonly default?: string;
+  /** What could stand there, where the default is none. */
+  readonly example?: string;
   /** The value is a secret, or holds one: no message may quote it. Keys that look like keys are cut out anyway. */
   readonly sensitive?: true;
   readonly help: string;
@@ -74,6 +76,7 @@ export const FIELDS = {
     kind: "list",
     value: "CIDR",
     default: "127.0.0.0/8,::1",
+    example: "127.0.0.0/8",
     help: "Who may send PROXY headers; with commas between",
   },
   secret: {
@@ -83,6 +86,7 @@ export const FIELDS = {
     kind: "list",
     value: "[name:]secret",
     sensitive: true,
+    example: "alice:0123456789abcdef0123456789abcdef",
     help: "16 bytes, hexadecimal or base64, the dd... or ee... of a link, or the link; up to 1000 of them. Without: one is made and kept",
   },
   fakeTlsDomain: {
@@ -91,6 +95,7 @@ export const FIELDS = {
     live: true,
     kind: "list",
     value: "domain",
+    example: "www.example.com",
     help: "Look like this web site (fake TLS); up to 16 of them",
   },
   accept: {
@@ -100,6 +105,7 @@ export const FIELDS = {
     kind: "list",
     value: "forms",
     default: "plain,dd; with fake TLS: ee",
+    example: "ee",
     help: "Forms of the secret that apps may use: plain, dd, ee; with commas between",
   },
   maskHost: {
@@ -109,6 +115,7 @@ export const FIELDS = {
     kind: "value",
     value: "host[:port]",
     default: "the domain",
+    example: "127.0.0.1:8443",
     help: "Where the web site is that strangers are shown",
   },
   maskMax: {
@@ -127,6 +134,7 @@ export const FIELDS = {
     kind: "list",
     value: "name",
     default: "all",
+    example: "direct-ws",
     help: "Ways to Telegram, in the order of trying; with commas between",
   },
   dcIp: {
@@ -136,6 +144,7 @@ export const FIELDS = {
     kind: "list",
     value: "DC:IP[:port]",
     default: "2:149.154.167.220 4:149.154.167.220",
+    example: "2:149.154.167.220",
     help: "Where a data centre is; the ones not named go by DNS",
   },
   dcTcp: {
@@ -144,6 +153,7 @@ export const FIELDS = {
     live: true,
     kind: "list",
     value: "DC:IP[:port]",
+    example: "2:149.154.167.51:443",
     help: "Where direct-tcp finds a data centre; the ones not named stay as built in",
   },
   frontDomain: {
@@ -152,6 +162,7 @@ export const FIELDS = {
     live: true,
     kind: "value",
     value: "domain[:port]",
+    example: "front.example.org",
     help: "The name that fronted-ws shows to the network",
   },
   cfproxyWorkerDomain: {
@@ -160,6 +171,7 @@ export const FIELDS = {
     live: true,
     kind: "list",
     value: "domain[:port]",
+    example: "tg.example.workers.dev",
     help: "Your Cloudflare Worker, for cf-worker",
   },
   cfproxyWorkerToken: {
@@ -169,6 +181,7 @@ export const FIELDS = {
     kind: "value",
     value: "token",
     sensitive: true,
+    example: "a-token-of-yours",
     help: "What your Worker asks for before it serves",
   },
   cfproxyDomain: {
@@ -177,6 +190,7 @@ export const FIELDS = {
     live: true,
     kind: "list",
     value: "domain[:port]",
+    example: "example.org",
     help: "Your domain at Cloudflare, for cf-domain; without: the public list",
   },
   noCfproxy: {
@@ -192,6 +206,7 @@ export const FIELDS = {
     live: true,
     kind: "value",
     value: "url",
+    example: "https://example.org/domains.txt",
     help: "Another list of public domains for cf-domain; without: the one of tg-ws-proxy",
   },
   upstreamProxy: {
@@ -201,6 +216,7 @@ export const FIELDS = {
     kind: "value",
     value: "url",
     sensitive: true,
+    example: "socks5://127.0.0.1:1080",
     help: "Reach everything through this proxy, http:// or socks5://, but for what NO_PROXY names",
   },
   resolve: {
@@ -209,6 +225,7 @@ export const FIELDS = {
     live: true,
     kind: "list",
     value: "NAME=IP",
+    example: "kws2.web.telegram.org=149.154.167.220",
     help: "Do not ask DNS for this name; *.example.org=IP for all below it",
   },
   poolSize: {
@@ -233,6 +250,7 @@ export const FIELDS = {
     live: true,
     kind: "value",
     value: "file",
+    example: "/etc/ssl/own-ca.pem",
     help: "Also trust the certificates in this PEM file",
   },
   noTlsVerify: {
@@ -249,7 +267,8 @@ export const FIELDS = {
     kind: "value",
     value: "number",
     default: "what ulimit -n leaves room for",
-    help: "Most connections of clients at a time, per process",
+    example: "10000",
+    help: "Most connections of clients at a time",
   },
   maxPerAddress: {
     flag: "max-per-address",
@@ -257,6 +276,7 @@ export const FIELDS = {
     live: true,
     kind: "value",
     value: "number",
+    example: "200",
     help: "Most connections of one IP address at a time",
   },
   addressRate: {
@@ -265,6 +285,7 @@ export const FIELDS = {
     live: true,
     kind: "value",
     value: "number",
+    example: "20",
     help: "Most new connections of one IP address per second",
   },
   handshakeSeconds: {
@@ -292,6 +313,7 @@ export const FIELDS = {
     kind: "value",
     value: "MB",
     default: "a quarter of the memory",
+    example: "512",
     help: "Most bytes queued for all connections together, per process; when reached, the longest stalled go",
   },
   allow: {
@@ -300,6 +322,7 @@ export const FIELDS = {
     live: true,
     kind: "list",
     value: "CIDR|file",
+    example: "192.168.0.0/16",
     help: "Only clients from these networks, with commas between; a file has one a line",
   },
   deny: {
@@ -308,6 +331,7 @@ export const FIELDS = {
     live: true,
     kind: "list",
     value: "CIDR|file",
+    example: "203.0.113.0/24",
     help: "No clients from these networks, also when they are allowed",
   },
   workers: {
@@ -334,6 +358,7 @@ export const FIELDS = {
     live: false,
     kind: "value",
     value: "[host:]port",
+    example: "127.0.0.1:9090",
     help: "Serve metrics and health at this address; a port alone is this machine only",
   },
   statusToken: {
@@ -343,6 +368,7 @@ export const FIELDS = {
     kind: "value",
     value: "token",
     sensitive: true,
+    example: "a-token-of-yours",
     help: "What readers of the status must show, as Authorization: Bearer <token>",
   },
   user: {
@@ -351,6 +377,7 @@ export const FIELDS = {
     live: false,
     kind: "value",
     value: "name",
+    example: "tgws",
     help: "Become this user of the system once the port is open",
   },
   group: {
@@ -360,6 +387,7 @@ export const FIELDS = {
     kind: "value",
     value: "name",
     default: "the group of --user",
+    example: "tgws",
     help: "Become this group of the system",
   },
   config: {
@@ -370,6 +398,7 @@ export const FIELDS = {
     kind: "value",
     value: "file",
     default: "config.toml in the configuration folder",
+    example: "/etc/tgws/config.toml",
     help: "Read settings from this file",
   },
   logLevel: {
@@ -404,6 +433,7 @@ export const FIELDS = {
     live: false,
     kind: "value",
     value: "file",
+    example: "/var/log/tgws.log",
     help: "Write the log to this file, too",
   },
   logMaxMb: {

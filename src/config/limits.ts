@@ -7,7 +7,7 @@ import { parsePath } from "./texts.ts";
 
 /** What keeps the proxy alive when many come. */
 export interface Limits {
-  /** Connections of clients at a time, per process. `undefined`: what the system's limits leave room for. */
+  /** Connections of clients at a time. `undefined`: what the system's limits leave room for. */
   readonly maxConnections: number | undefined;
   /** Connections of one IP address at a time. */
   readonly maxPerAddress: number | undefined;

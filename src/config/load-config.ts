@@ -1,11 +1,11 @@
 import { join } from "node:path";
 import { ConfigError, type ConfigIssue, StartError } from "../core/errors.ts";
+import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
 import { type Config, parseConfig } from "./config.ts";
 import { readEnvironment } from "./environment.ts";
 import { FIELD_NAMES, FIELDS, type Field, type FieldName, type RawConfig } from "./fields.ts";
 import { readFileSettings } from "./file-settings.ts";
 import type { Origin, Origins } from "./origin.ts";
-import { quote } from "./quote.ts";
 import { type OtherFlags, scanFlags } from "./read-flags.ts";
 import { configFolder, type Environment } from "./secret-store.ts";
 import { type FileText, parseToml, readFileText } from "./toml-file.ts";
@@ -21,6 +21,8 @@ export interface Surroundings {
   readonly platform: NodeJS.Platform;
   /** Flags of the command that are no settings. */
   readonly flags?: OtherFlags;
+  /** Instead of what is in the configuration file. */
+  readonly fileText?: string;
 }
 
 /** What all sources together say. */
@@ -44,7 +46,7 @@ export interface LoadedConfig {
 export function loadConfig(rawArgs: readonly string[], surroundings: Surroundings): LoadedConfig {
   const sources = [readArgs(rawArgs, surroundings.flags), readEnvironment(surroundings.environment)];
   const place = findFile(sources, surroundings);
-  const { written, state } = readFile(place);
+  const { written, state } = readFile(place, surroundings.fileText);
   sources.push(written);
   const raw = mergeSources(sources);
   const origins = mergeOrigins(sources);
@@ -110,15 +112,16 @@ interface FileOutcome {
   readonly state: "read" | "absent" | "unusable";
 }
 
-function readFile(place: FilePlace | undefined): FileOutcome {
+function readFile(place: FilePlace | undefined, instead: string | undefined): FileOutcome {
   const written = new WrittenBuilder();
   if (place === undefined) return { written, state: "absent" };
   const { path, origin } = place;
   try {
-    const file = /^\s*$|\0/.test(path) ? undefined : readFileText(path);
+    const file = instead === undefined ? readNamed(path) : { text: instead, mode: 0o600 };
     if (file === undefined) {
       if (origin === undefined) return { written, state: "absent" };
-      written.refuse(origin.path, `${quote(path)}: no such file`, "tgws config init makes one");
+      const shown = looksLikeSecret(path) ? "(a secret)" : path;
+      written.refuse(origin.path, `${shown}: no such file`, "tgws config init makes one");
       return { written, state: "unusable" };
     }
     const settings = readFileSettings(path, parseToml(path, file.text));
@@ -129,6 +132,11 @@ function readFile(place: FilePlace | undefined): FileOutcome {
     written.issues.push(...error.issues);
     return { written, state: "unusable" };
   }
+}
+
+/** @throws {ConfigError} */
+function readNamed(path: string): FileText | undefined {
+  return /^\s*$|\0/.test(path) ? undefined : readFileText(path);
 }
 
 /** Group and owner may be there to read: a service often runs as neither root nor the owner. */

@@ -103,7 +103,11 @@ function strayWord(word: string, previous: Field | undefined): ConfigIssue {
       hint: "--secret <secret>, and once more for each",
     };
   }
-  return { path: quote(word), message: "unexpected word", hint: "flags start with --; see tgws --help" };
+  return {
+    path: quote(word) || "an empty word",
+    message: "unexpected word",
+    hint: "flags start with --; see tgws --help",
+  };
 }
 
 function spellings(field: Field): string[] {

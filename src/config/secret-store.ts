@@ -41,7 +41,17 @@ export function configFolder(environment: Environment, platform: NodeJS.Platform
  */
 export function loadOrCreateSecret(folder: string): Uint8Array {
   const path = join(folder, "secret");
-  const text = readIfThere(path) ?? createSecret(path);
+  return parseKept(path, readIfThere(path) ?? createSecret(path));
+}
+
+/** Returns the secret that is kept in `folder`, if there is one. @throws {StartError} `FILE` */
+export function readKeptSecret(folder: string): Uint8Array | undefined {
+  const path = join(folder, "secret");
+  const text = readIfThere(path);
+  return text === undefined ? undefined : parseKept(path, text);
+}
+
+function parseKept(path: string, text: string): Uint8Array {
   try {
     return parseSecret(text);
   } catch (error) {

@@ -10,6 +10,9 @@ export const MAX_FILE_BYTES = 1024 * 1024;
 /** Keys of ours are not deeper: `users.alice.secret`. */
 const DEEPEST = 3;
 
+/** Bun's parser takes time by the square of the keys in a table: for so many it is a third of a second. */
+const MOST_STATEMENTS = 16_000;
+
 /** A configuration file as it is on the disk. */
 export interface FileText {
   readonly text: string;
@@ -53,8 +56,10 @@ export function readFileText(path: string): FileText | undefined {
  * @throws {ConfigError} With the line, when it is not TOML.
  */
 export function parseToml(path: string, text: string): TomlDocument {
-  const outcome = attempt(text);
   const statements = scanStatements(text);
+  if (statements.length > MOST_STATEMENTS)
+    throw problem(path, `more than ${MOST_STATEMENTS} lines with settings`);
+  const outcome = attempt(text);
   if (outcome.table === undefined) {
     const line = lineOfError(text, statements);
     throw problem(`${path}:${line}`, `not TOML: ${quote(outcome.reason)}`);

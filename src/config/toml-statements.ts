@@ -1,8 +1,11 @@
 /** One statement of a TOML file: a table's header, or a key with its value. */
 export interface TomlStatement {
+  readonly kind: "table" | "key";
+  /** The offset of its first character. */
+  readonly start: number;
   /** Of its first character; the first line is 1. */
   readonly line: number;
-  /** Where it ends: the offset after it. */
+  /** The offset after it: that of the line's end. */
   readonly end: number;
   /** What it is about, from the root: `["users", "alice", "secret"]`. */
   readonly path: readonly string[];
@@ -25,7 +28,7 @@ export function scanStatements(text: string): TomlStatement[] {
     if (header > 0) table = key.parts;
     const path = header > 0 ? table : [...table, ...key.parts];
     const end = skipValue(text, Math.max(key.end, at + 1), header);
-    statements.push({ line, end, path });
+    statements.push({ kind: header > 0 ? "table" : "key", line, start: at, end, path });
     at = skipBlank(text, end);
   }
   return statements;

@@ -15,8 +15,6 @@ export interface Usage {
 
 /** Whoever serves must not wait for another process for long: what is not written now is written the next time. */
 const SERVING_WAIT_MS = 100;
-/** In its header; the bytes are those of `tgws`. */
-const APPLICATION_ID = 0x74677773;
 const BAD_FILE = ["SQLITE_NOTADB", "SQLITE_CORRUPT"];
 
 /**
@@ -177,7 +175,6 @@ function prepare(database: Database, waitMs: number): Database {
     database.run(`PRAGMA busy_timeout = ${waitMs}`);
     database.run("PRAGMA journal_mode = WAL");
     database.run("PRAGMA synchronous = NORMAL"); // safe against the end of the process; the disk is not waited for
-    database.run(`PRAGMA application_id = ${APPLICATION_ID}`);
     database.run(
       "CREATE TABLE IF NOT EXISTS usage (user TEXT PRIMARY KEY, up INTEGER NOT NULL, down INTEGER NOT NULL) STRICT",
     );

@@ -26,8 +26,8 @@ export function readUsers(reader: FieldReader): Users {
   const most = `secrets, but ${MAX_SECRETS} is the most`;
   if (texts.length > MAX_SECRETS) reader.refuse("secret", `${texts.length} ${most}`);
   else if (texts.length + tables.length > MAX_SECRETS) {
-    const message = `users: ${texts.length + tables.length} ${most}`;
-    reader.issues.push({ path: "users", message, hint: "remove some of them" });
+    const message = `${texts.length + tables.length} ${most}`;
+    reader.issues.push({ path: "users", message, hint: "those of --secret count, too" });
   }
   const roll = new Roll();
   for (const [index, text] of texts.entries()) readSecret(reader, roll, { text, number: index + 1 });
@@ -37,7 +37,7 @@ export function readUsers(reader: FieldReader): Users {
 
 /** Whether `name` can be a user's: 1-32 letters, digits, dots, dashes or underscores. */
 export function isUserName(name: string): boolean {
-  return /^[\w.-]{1,32}$/.test(name);
+  return /^[\w.-]{1,32}$/.test(name) && name !== "__proto__";
 }
 
 /** Whether a name may be a secret that was mistyped, or has a colon too many. Who means no harm loses little. */

@@ -96,6 +96,7 @@ export class FormatError extends TgwsError<FormatErrorCode> {
  * - `SILENT` it opened, and nothing came back for what the client sent
  * - `STALLED` it stopped in the middle of a packet, early in the connection
  * - `ABORTED` the caller gave up first
+ * - `LOCAL` file descriptors or memory are short on this machine, which says nothing of the way
  * - `UNKNOWN` anything else; the message quotes it
  */
 export type RouteErrorCode = (typeof ROUTE_ERROR_CODES)[number];
@@ -115,6 +116,7 @@ export const ROUTE_ERROR_CODES = [
   "SILENT",
   "STALLED",
   "ABORTED",
+  "LOCAL",
   "UNKNOWN",
 ] as const;
 

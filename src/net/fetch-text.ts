@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { concatBytes } from "../core/bytes.ts";
 import { isRouteErrorCode, RouteError } from "../core/errors.ts";
 import { ipVersion } from "../core/ip-address.ts";
+import { hasSpareDescriptors, SHORT_OF_DESCRIPTORS } from "./descriptors.ts";
 import { formatHostPort } from "./outbound-proxy.ts";
 import { socketErrorOf } from "./tcp-dial.ts";
 import { CERTIFICATE_CODE } from "./websocket-dial.ts";
@@ -27,6 +28,8 @@ export interface FetchTextOptions extends FetchOptions {
   readonly timeoutMs: number;
 }
 
+/** What a request takes at most. Bun's first one ends the whole process when they are not there. */
+const DESCRIPTORS = 8;
 const REDIRECT_LIMIT = 3;
 const RETRY_AFTER_TIMEOUT_MS = 3_000;
 const RETRY_AFTER_LIMIT_MS = 60 * 60_000;
@@ -49,6 +52,7 @@ export async function fetchText(url: string, options: FetchTextOptions): Promise
   const reasons: string[] = [];
   let last = new RouteError("DNS", "there is no address to try");
   for (const address of options.addresses) {
+    if (!hasSpareDescriptors(DESCRIPTORS)) throw new RouteError("LOCAL", SHORT_OF_DESCRIPTORS);
     try {
       return await fetchFrom(target, address, options);
     } catch (error) {
@@ -87,6 +91,7 @@ export async function readRetryAfter(
   options: FetchOptions,
 ): Promise<number | undefined> {
   const { serverName, host, address = serverName, port, path, token } = endpoint;
+  if (!hasSpareDescriptors(DESCRIPTORS)) return undefined;
   const stop = stopAfter(RETRY_AFTER_TIMEOUT_MS, options.signal);
   try {
     const { tls, ...rest } = requestOptions(options, serverName, stop.signal);

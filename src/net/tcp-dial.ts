@@ -3,6 +3,7 @@ import { ByteReader } from "../channel/byte-reader.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { Cancel } from "../core/cancel.ts";
 import { RouteError } from "../core/errors.ts";
+import { hasSpareDescriptors, hidesShortage, SHORT_OF_DESCRIPTORS } from "./descriptors.ts";
 import { bypasses, formatHostPort, formatOutboundProxy, type OutboundProxy } from "./outbound-proxy.ts";
 import { TCP_HANDLERS, TcpChannel } from "./tcp-channel.ts";
 
@@ -203,6 +204,10 @@ const CODES: Readonly<Record<string, RouteError["code"]>> = {
   EAFNOSUPPORT: "UNREACHABLE",
   EACCES: "UNREACHABLE",
   EPERM: "UNREACHABLE",
+  EMFILE: "LOCAL",
+  ENFILE: "LOCAL",
+  ENOMEM: "LOCAL",
+  ENOBUFS: "LOCAL",
 };
 
 const MESSAGES: Partial<Readonly<Record<RouteError["code"], string>>> = {
@@ -211,6 +216,7 @@ const MESSAGES: Partial<Readonly<Record<RouteError["code"], string>>> = {
   TIMEOUT: "no connection in time",
   UNREACHABLE: "no way to the host",
   DNS: "the name has no address",
+  LOCAL: SHORT_OF_DESCRIPTORS,
 };
 
 /** Turns an error of a socket, or of looking a name up, into a {@link RouteError}: `UNKNOWN` quotes it. */
@@ -218,6 +224,9 @@ export function socketErrorOf(error: unknown): RouteError {
   const details = { cause: error };
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const known = CODES[code] ?? (/^(?:EAI_|DNS_|ENOTFOUND|ENODATA|ESERVFAIL)/.test(code) ? "DNS" : undefined);
+  if (hidesShortage(known) && !hasSpareDescriptors(1)) {
+    return new RouteError("LOCAL", SHORT_OF_DESCRIPTORS, details);
+  }
   if (known === undefined) {
     return new RouteError("UNKNOWN", error instanceof Error ? error.message : String(error), details);
   }

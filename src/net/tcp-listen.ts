@@ -22,8 +22,10 @@ export interface Listener {
   /**
    * Accepts nobody for now: those who come wait in the system's queue. Where that cannot be had (Windows, or no file
    * descriptor is left), they are closed at once.
+   *
+   * @returns Whether they wait.
    */
-  pause(): Promise<void>;
+  pause(): Promise<boolean>;
   /** @throws {StartError} When that fails, because memory or file descriptors are short: try again later. */
   resume(): void;
   /** Whether somebody waits to be accepted; `undefined` where that cannot be asked. */
@@ -87,17 +89,17 @@ class TcpListener implements Listener {
     return canConnect(this.#options.host, this.port);
   }
 
-  async pause(): Promise<void> {
+  async pause(): Promise<boolean> {
     const libc = await loadLibc();
     const listener = this.#listener;
-    if (listener === undefined || this.#stopped) return;
+    if (this.#stopped) return false;
+    if (listener === undefined) return true;
     this.#kept = libc?.duplicate(descriptorOf(listener));
-    if (this.#kept === undefined) {
-      this.#refusing = true;
-      return;
-    }
+    this.#refusing = this.#kept === undefined;
+    if (this.#refusing) return false;
     this.#listener = undefined;
     listener.stop(false);
+    return true;
   }
 
   resume(): void {

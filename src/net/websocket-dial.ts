@@ -1,5 +1,6 @@
 import type { Cancel } from "../core/cancel.ts";
 import { isRouteErrorCode, RouteError } from "../core/errors.ts";
+import { hasSpareDescriptors, hidesShortage, SHORT_OF_DESCRIPTORS } from "./descriptors.ts";
 import type { DrainPoller } from "./drain-poller.ts";
 import { WebSocketChannel } from "./websocket-channel.ts";
 
@@ -171,6 +172,10 @@ const CODES: Readonly<Record<string, RouteError["code"]>> = {
   EAI_AGAIN: "DNS",
   ENOTFOUND: "DNS",
   EPROTO: "TLS",
+  EMFILE: "LOCAL",
+  ENFILE: "LOCAL",
+  ENOMEM: "LOCAL",
+  ENOBUFS: "LOCAL",
 };
 
 /** With a proxy between, a connection that fails is the one to the proxy; what is behind it comes as text. */
@@ -200,6 +205,9 @@ export function routeErrorOf(message: string, error: unknown): RouteError {
   const reason = message.replace(/^WebSocket connection to '.*?' failed: /, "");
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const known = CODES[code];
+  if (known === "LOCAL" || (hidesShortage(known) && !hasSpareDescriptors(1))) {
+    return new RouteError("LOCAL", SHORT_OF_DESCRIPTORS, details);
+  }
   if (known === "DNS") return new RouteError("DNS", "the name has no address", details);
   if (known === "REFUSED") return new RouteError("REFUSED", "connection refused", details);
   if (known !== undefined) return new RouteError(known, reason, details);

@@ -25,6 +25,7 @@ export class FileSink implements LogSink {
   readonly #retryMs: number;
   #stream: RotatingFileStream | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
+  #reopened: Promise<void> = Promise.resolve();
   #closed = false;
   #lost = 0;
   /** Lines that were lost since the file failed. */
@@ -61,17 +62,26 @@ export class FileSink implements LogSink {
   }
 
   write(record: LogRecord): void {
-    if (this.#stream === undefined || this.#stream.writableLength > WAITING_LIMIT) {
-      this.#lost += 1;
-      this.#missing += 1;
-      return;
-    }
-    this.#stream.write(`${this.#format(record)}\n`);
+    if (this.#stream === undefined || this.#stream.writableLength > WAITING_LIMIT) this.#lose();
+    else this.#stream.write(`${this.#format(record)}\n`, this.#onWritten);
   }
 
-  async reopen(): Promise<void> {
-    const old = this.#stream;
+  /** One after the other: each stream that was opened is ended once. */
+  reopen(): Promise<void> {
+    this.#reopened = this.#reopened.then(() => this.#reopen());
+    return this.#reopened;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    await this.#reopened;
+    if (this.#stream !== undefined) await endStream(this.#stream);
+  }
+
+  async #reopen(): Promise<void> {
     if (this.#closed) return;
+    const old = this.#stream;
     try {
       this.#use(await openStream(this.#options)); // until it is open, lines go to the old one
     } catch (error) {
@@ -80,10 +90,13 @@ export class FileSink implements LogSink {
     if (old !== undefined) await endStream(old);
   }
 
-  async close(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#retry);
-    if (this.#stream !== undefined) await endStream(this.#stream);
+  readonly #onWritten = (error: Error | null | undefined): void => {
+    if (error) this.#lose();
+  };
+
+  #lose(): void {
+    this.#lost += 1;
+    this.#missing += 1;
   }
 
   #use(stream: RotatingFileStream): void {

@@ -2,8 +2,8 @@ import type { LogFields, LogLevel } from "../core/logger.ts";
 import type { LogCounts } from "./figures.ts";
 import type { LogRecord, LogSink } from "./log-record.ts";
 
-/** Of lines that are the same but for details, so many pass in a minute. */
-const PASS = 5;
+/** Of lines that are the same but for details, so many pass in a minute. Who asks for details gets more. */
+const PASS: Readonly<Record<LogLevel, number>> = { error: 5, warn: 5, info: 5, debug: 50 };
 /** Repeats, and lines that were left out, are told so often. */
 export const FOLD_MS = 60_000;
 /** Different lines that are watched at a time. Beyond that only the budget holds. */
@@ -82,7 +82,7 @@ export class FoldingSink implements LogSink {
     this.#timer = undefined;
     const seconds = Math.max(1, Math.round((now - this.#since) / 1_000));
     for (const { first, times } of this.#folds.values()) {
-      if (times <= PASS) continue;
+      if (times <= PASS[first.level]) continue;
       const fields = tellingOf(first.fields);
       this.#add({ ...first, time: now, fields, repeated: { times, seconds } });
     }
@@ -121,7 +121,7 @@ export class FoldingSink implements LogSink {
     const fold = this.#folds.get(key);
     if (fold !== undefined) {
       fold.times += 1;
-      return fold.times > PASS;
+      return fold.times > PASS[level];
     }
     if (this.#folds.size < FOLD_LIMIT) this.#folds.set(key, { first: record, times: 1 });
     return false;

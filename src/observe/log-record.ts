@@ -26,19 +26,22 @@ export interface LogSink {
 /** How records become text. */
 export type LogFormatter = (record: LogRecord) => string;
 
-/** Longer texts are cut: what a server said may be anything. In characters. */
-const TEXT_LIMIT = 4_000;
+/** Longer messages are cut: there may be a stack in them, or what a server said. In characters. */
+const MESSAGE_LIMIT = 4_000;
+/** So are fields, which may hold what a stranger said. */
+const FIELD_LIMIT = 500;
 /** Fields that are numbers of bytes: `1.2KB` for a person. */
 const BYTE_FIELDS: ReadonlySet<string> = new Set(["up", "down"]);
 
 /** `message key=value key="two words"`; what is undefined is left out. Line breaks become spaces. */
 export function formatLine(message: string, fields: LogFields = {}): string {
-  const parts = [cut(message.replaceAll(/\s*[\r\n]+\s*/g, " ").replaceAll(/\p{Cc}/gu, "\uFFFD"))];
+  const oneLine = cut(message, MESSAGE_LIMIT).replaceAll(/\s*[\r\n]+\s*/g, " ");
+  const parts = [oneLine.replaceAll(/\p{Cc}/gu, "\uFFFD")];
   for (const [key, value] of Object.entries(fields)) {
     if (value === undefined) continue;
     const bytes = typeof value === "number" && BYTE_FIELDS.has(key);
-    const text = cut(bytes ? formatBytes(value).replace(" ", "") : String(value));
-    parts.push(`${key}=${/[\s"=\p{Cc}]/u.test(text) ? JSON.stringify(text) : text}`);
+    const text = cut(bytes ? formatBytes(value).replace(" ", "") : String(value), FIELD_LIMIT);
+    parts.push(`${key}=${/[\s"=\p{Cc}]/u.test(text) ? quote(text) : text}`);
   }
   return parts.join(" ");
 }
@@ -57,15 +60,20 @@ export function formatJson({ time, level, message, fields, repeated }: LogRecord
   const line: Record<string, unknown> = {
     time: new Date(time).toISOString(),
     level,
-    message: cut(message),
+    message: cut(message, MESSAGE_LIMIT),
     ...(repeated && { times: repeated.times, withinSeconds: repeated.seconds }),
   };
   for (const [key, value] of Object.entries(fields ?? {})) {
-    if (!(key in line)) line[key] = typeof value === "string" ? cut(value) : value;
+    if (!(key in line)) line[key] = typeof value === "string" ? cut(value, FIELD_LIMIT) : value;
   }
   return JSON.stringify(line);
 }
 
-function cut(text: string): string {
-  return text.length > TEXT_LIMIT ? `${text.slice(0, TEXT_LIMIT)}...` : text;
+/** JSON's quotes leave some control characters as they are. */
+function quote(text: string): string {
+  return JSON.stringify(text).replaceAll(/\p{Cc}/gu, "\uFFFD");
+}
+
+function cut(text: string, limit: number): string {
+  return text.length > limit ? `${text.slice(0, limit)}...` : text;
 }

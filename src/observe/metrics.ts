@@ -1,6 +1,6 @@
 import { REFUSAL_REASONS } from "../core/events.ts";
 import type { RouteFigures, Tally } from "./figures.ts";
-import type { MetricType, Sample } from "./prometheus-text.ts";
+import type { Metric, MetricType, Sample } from "./prometheus-text.ts";
 import { END_REASONS, MASK_REASONS, PROXY_HEADER_FAULTS } from "./reasons.ts";
 import { type StatusReport, WORKER_STATES, type WorkerReport } from "./status-report.ts";
 
@@ -72,8 +72,10 @@ export const METRICS: readonly MetricDefinition[] = [
   histogram("tgws_route_open_seconds", "How long opening took, when a client waited for it.", (report) =>
     routes(report, ({ opening }) => [{ value: opening }]),
   ),
-  counter("tgws_route_bytes_total", "Bytes of clients that the route carried.", (report) =>
-    routes(report, ({ bytesUp, bytesDown }) => upAndDown(bytesUp, bytesDown)),
+  counter(
+    "tgws_route_bytes_total",
+    "Bytes of clients that the route carried, from its first answer on.",
+    (report) => routes(report, ({ bytesUp, bytesDown }) => upAndDown(bytesUp, bytesDown)),
   ),
   counter("tgws_pool_requests_total", "Connections asked of the warm pools.", ({ figures: { pools } }) =>
     Object.entries(pools).flatMap(([pool, { hits, misses }]) => [
@@ -194,6 +196,11 @@ export const METRICS: readonly MetricDefinition[] = [
     one(process.startedAt / 1_000),
   ),
 ];
+
+/** All of them with their series. */
+export function readMetrics(report: StatusReport): readonly Metric[] {
+  return METRICS.map(({ name, type, help, read }) => ({ name, type, help, samples: read(report) }));
+}
 
 type Read = MetricDefinition["read"];
 

@@ -6,25 +6,25 @@ import type { LevelLogger } from "./log.ts";
 /** What to do where connections come without a header that can be read. */
 const HEADER_HINT = "set send-proxy-v2 (HAProxy) or proxy_protocol on (nginx), or leave out --proxy-protocol";
 
-/** Why clients get no data centre is said again only after this time, in milliseconds. */
+/** A warning that strangers, or clients that try again, can cause is said again only after this time, in milliseconds. */
 const REPEAT_MS = 60_000;
-const HEALTH_LIMIT = 1_000;
+/** Different ones that are remembered. */
+const WARNING_LIMIT = 1_000;
 
 /**
  * Writes what happens to sessions.
  *
  * One line when a session that reached a data centre ends. Strangers and clients that left early are debug:
- * a public port sees them all day. A data centre without a route is a warning, once a minute with a count.
+ * a public port sees them all day. What everybody should know is a warning, each once a minute with a count,
+ * whatever its words are this time.
  */
 export class SessionLog {
   readonly #log: LevelLogger;
   readonly #now: () => number;
-  /** By target: two dozen at most. */
-  readonly #noRoute = new Map<string, { saidAt: number; repeats: number }>();
+  /** When each was last said, and how often it was not since. */
+  readonly #warnings = new Map<string, { readonly saidAt: number; repeats: number }>();
   /** Who to ask was said. */
   #hinted = false;
-  /** When a route was last said to carry nothing, by route and target. */
-  readonly #health = new Map<string, number>();
 
   constructor(log: LevelLogger, now = (): number => performance.now()) {
     this.#log = log;
@@ -96,21 +96,28 @@ export class SessionLog {
   #failed({ session, attempt }: Extract<SessionEvent, { type: "route-failed" }>): void {
     const { route, endpoint, error } = attempt;
     const text = `${endpoint}: ${error.message}`;
-    const health = error.code === "SILENT" || error.code === "STALLED";
-    if (health && this.#isNews(`${route} ${endpoint} ${session.target}`)) {
-      this.#log.warn(`${text}; other routes go first now`, { dc: session.target, route, code: error.code });
-    } else {
-      this.#log.debug(text, { session: session.id, user: session.secret, route, code: error.code });
-    }
+    const silent = error.code === "SILENT" || error.code === "STALLED";
+    const what = `${route} ${endpoint} ${session.target}`;
+    const fields = { dc: session.target, route, code: error.code };
+    if (silent && this.#warn(what, `${text}; other routes go first now`, fields)) return;
+    this.#log.debug(text, { session: session.id, user: session.secret, route, code: error.code });
   }
 
-  /** Whether it was not said within the last minute. */
-  #isNews(what: string): boolean {
+  /** Warns unless the same was said within the last minute. @returns Whether it was said now. */
+  #warn(what: string, message: string, fields?: LogFields): boolean {
     const now = this.#now();
-    const last = this.#health.get(what);
-    if (last !== undefined && now - last < REPEAT_MS) return false;
-    if (this.#health.size >= HEALTH_LIMIT) this.#health.clear();
-    this.#health.set(what, now);
+    const last = this.#warnings.get(what);
+    if (last !== undefined && now - last.saidAt < REPEAT_MS) {
+      last.repeats += 1;
+      return false;
+    }
+    if (this.#warnings.size >= WARNING_LIMIT) this.#warnings.clear();
+    this.#warnings.set(what, { saidAt: now, repeats: 0 });
+    const repeats = last?.repeats ?? 0;
+    this.#log.warn(
+      repeats > 0 ? `${message} (and ${repeats} more since this was last said)` : message,
+      fields,
+    );
     return true;
   }
 
@@ -132,13 +139,11 @@ export class SessionLog {
       this.#sayNoRoute(session.target ?? "", error?.message ?? "");
       this.#log.debug("session ended", fields);
     } else if (reason === "masked" && error !== undefined) {
-      if (this.#isNews("cover")) this.#log.warn(`the cover site cannot be reached: ${error.message}`);
+      this.#warn("cover", `the cover site cannot be reached: ${error.message}`);
       this.#log.debug("session ended", { ...fields, error: error.message });
     } else if (reason === "bad-proxy-header") {
-      if (this.#isNews("proxy header")) {
-        const hint = error instanceof ProxyHeaderError && error.why !== "untrusted" ? `; ${HEADER_HINT}` : "";
-        this.#log.warn(`refused ${session.client}: ${error?.message}${hint}`);
-      }
+      const hint = error instanceof ProxyHeaderError && error.why !== "untrusted" ? `; ${HEADER_HINT}` : "";
+      this.#warn("proxy header", `refused ${session.client}: ${error?.message}${hint}`);
       this.#log.debug("session ended", { ...fields, error: error?.message });
     } else if (reason === "revoked" || reason === "overload") {
       this.#log.info("session ended", fields);
@@ -151,26 +156,15 @@ export class SessionLog {
 
   /** A clock of our own that is wrong shuts all clients out. */
   #sayClock(client: string, detail: string): void {
-    if (!this.#isNews("clock")) return;
-    this.#log.warn(
+    this.#warn(
+      "clock",
       `${client} has the right secret, but ${detail}, or repeats what somebody sent. ` +
         "If it is every client, set this machine's clock",
     );
   }
 
-  /** Clients try again every second, and each time the words may differ a little: one line a minute. */
   #sayNoRoute(target: string, message: string): void {
-    const now = this.#now();
-    const last = this.#noRoute.get(target);
-    if (last !== undefined && now - last.saidAt < REPEAT_MS) {
-      last.repeats += 1;
-      return;
-    }
-    const repeated =
-      last !== undefined && last.repeats > 0 ? ` (and ${last.repeats} more since this was last said)` : "";
-    this.#noRoute.set(target, { saidAt: now, repeats: 0 });
-    this.#log.warn(`${message}${repeated}`);
-    if (this.#hinted) return;
+    if (!this.#warn(`no route ${target}`, message) || this.#hinted) return;
     this.#hinted = true;
     this.#log.info("tgws doctor, with the same flags, tries every route and says what to do");
   }

@@ -36,7 +36,7 @@ interface Live {
   user: GrowingUser | undefined;
   stranger: boolean;
   connected: boolean;
-  /** What has been counted for a route that it had before. */
+  /** What has been counted for a route that it had before, although that had answered. */
   movedUp: number;
   movedDown: number;
 }
@@ -111,7 +111,7 @@ export class Stats {
       const { up, down } = session.counts;
       if (up === 0 && down === 0) continue;
       add(live.stranger ? strangers : clients, up, down);
-      if (live.route !== undefined) {
+      if (live.route !== undefined && down > 0) {
         add(routes.get(live.route), up - live.movedUp, down - live.movedDown);
       }
       if (live.user !== undefined) add(users.get(live.user), up, down);
@@ -189,7 +189,10 @@ export class Stats {
     live.user = undefined;
   }
 
-  /** Bytes that another route has had stay with that one: a counter never goes back. */
+  /**
+   * A route's bytes count from its first answer on, until when another route may get the same: a counter
+   * never goes back.
+   */
   #onRoute(event: Extract<SessionEvent, { type: "connected" | "rerouted" }>): void {
     const { session, warm, openMs } = event;
     const route = this.#route(session.route ?? "", session.dc);
@@ -199,7 +202,7 @@ export class Stats {
     if (live === undefined) return;
     if (live.route !== undefined) {
       live.route.lost += 1;
-      this.#move(session, live);
+      if (session.counts.down > 0) this.#move(session, live);
     }
     live.route = route;
     if (live.connected) return;

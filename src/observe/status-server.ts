@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { StartError } from "../core/errors.ts";
-import { METRICS } from "./metrics.ts";
+import { type HttpAnswer, type HttpRequest, type HttpServer, listenHttp } from "./http-server.ts";
+import { readMetrics } from "./metrics.ts";
 import { formatMetrics, METRICS_CONTENT_TYPE } from "./prometheus-text.ts";
 import { formatStatsPage } from "./stats-page.ts";
 import type { Readiness, StatusReport } from "./status-report.ts";
@@ -21,41 +22,26 @@ export interface StatusServerOptions {
   readonly source: StatusSource;
 }
 
-/** A status server that runs. */
-export interface StatusServer {
-  readonly port: number;
-  stop(): Promise<void>;
-}
-
 /** An answer serves everybody who asks for the same within this time, in milliseconds. */
 const FRESH_MS = 250;
-/** Answers that are being made at a time. */
-const PENDING_LIMIT = 64;
-/** Seconds; the server gives a connection without a whole request 10 s more. */
-const IDLE_SECONDS = 5;
-const BODY_LIMIT = 1_024;
-const HEADERS = {
-  "Cache-Control": "no-store",
-  "X-Content-Type-Options": "nosniff",
-  // Each connection is for one answer: those that nobody uses would take descriptors from clients.
-  Connection: "close",
-} as const;
+/** A scrape comes every few seconds, and from a few places. */
+const LIMITS = { connections: 64, deadlineMs: 10_000 } as const;
 const PLAIN = "text/plain; charset=utf-8";
 
+interface Page {
+  readonly type: string;
+  readonly make: (report: StatusReport) => string;
+}
+
 /** What needs the report, with its type and how it is made. */
-const PAGES: Readonly<
-  Record<string, { readonly type: string; readonly make: (report: StatusReport) => string }>
-> = {
-  "/metrics": {
-    type: METRICS_CONTENT_TYPE,
-    make: (report) => formatMetrics(METRICS.map((metric) => ({ ...metric, samples: metric.read(report) }))),
-  },
-  "/stats": { type: PLAIN, make: formatStatsPage },
-  "/api/status": {
-    type: "application/json; charset=utf-8",
-    make: (report) => `${JSON.stringify(report)}\n`,
-  },
-};
+const PAGES: ReadonlyMap<string, Page> = new Map<string, Page>([
+  ["/metrics", { type: METRICS_CONTENT_TYPE, make: (report) => formatMetrics(readMetrics(report)) }],
+  ["/stats", { type: PLAIN, make: formatStatsPage }],
+  [
+    "/api/status",
+    { type: "application/json; charset=utf-8", make: (report) => `${JSON.stringify(report)}\n` },
+  ],
+]);
 const INDEX = "tgws: /metrics /stats /api/status /healthz /readyz\n";
 
 /**
@@ -63,21 +49,11 @@ const INDEX = "tgws: /metrics /stats /api/status /healthz /readyz\n";
  *
  * @throws {StartError} When the address cannot be listened on.
  */
-export function startStatusServer(options: StatusServerOptions): StatusServer {
+export function startStatusServer(options: StatusServerOptions): HttpServer {
   const { host, port } = options;
   const answers = new Answers(options);
   try {
-    const server = Bun.serve({
-      hostname: host,
-      port,
-      idleTimeout: IDLE_SECONDS,
-      maxRequestBodySize: BODY_LIMIT,
-      development: false,
-      fetch: (request, { pendingRequests }) =>
-        pendingRequests > PENDING_LIMIT ? text(503, "busy: ask again\n") : answers.to(request),
-      error: () => text(500, "this is a bug, please report it\n"),
-    });
-    return { port: server.port ?? port, stop: () => server.stop(true) };
+    return listenHttp({ host, port, limits: LIMITS }, (request) => answers.to(request));
   } catch (error) {
     throw startErrorOf(error, host, port);
   }
@@ -100,9 +76,8 @@ class Answers {
     this.#localOnly = isLocal(this.#host);
   }
 
-  async to(request: Request): Promise<Response> {
-    const { method } = request;
-    const { pathname, searchParams, hostname } = new URL(request.url);
+  async to({ method, url, authorization }: HttpRequest): Promise<HttpAnswer> {
+    const { pathname, searchParams, hostname } = url;
     if (this.#localOnly && !isLocal(hostname) && hostname !== this.#host) {
       return text(403, `Cannot answer for ${hostname}: only for this machine's own names\n`);
     }
@@ -114,17 +89,16 @@ class Answers {
       const { ok, reason } = this.#source.ready();
       return text(ok ? 200 : 503, `${reason}\n`);
     }
-    if (!this.#mayRead(request.headers.get("Authorization"), searchParams.get("token"))) {
+    if (!this.#mayRead(authorization, searchParams.get("token"))) {
       return text(401, "this needs the token: Authorization: Bearer TOKEN\n", {
         "WWW-Authenticate": 'Bearer realm="tgws"',
       });
     }
     if (pathname === "/") return text(200, INDEX);
-    const page = PAGES[pathname];
+    const page = PAGES.get(pathname);
     if (page === undefined) return text(404, INDEX);
     try {
-      const body = await this.#fresh(pathname, page.make);
-      return new Response(body, { headers: { ...HEADERS, "Content-Type": page.type } });
+      return { status: 200, type: page.type, body: await this.#fresh(pathname, page.make) };
     } catch (error) {
       return text(503, `Cannot tell: ${error instanceof Error ? error.message : String(error)}\n`);
     }
@@ -143,7 +117,7 @@ class Answers {
   }
 
   /** Takes as long for each wrong token as for another. */
-  #mayRead(header: string | null, parameter: string | null): boolean {
+  #mayRead(header: string | undefined, parameter: string | null): boolean {
     if (this.#token === undefined) return true;
     const [, bearer] = /^Bearer +(\S+) *$/i.exec(header ?? "") ?? [];
     return timingSafeEqual(this.#token, digest(bearer ?? parameter ?? ""));
@@ -159,8 +133,8 @@ function isLocal(host: string): boolean {
   return host === "localhost" || host === "[::1]" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }
 
-function text(status: number, body: string, headers: Readonly<Record<string, string>> = {}): Response {
-  return new Response(body, { status, headers: { ...HEADERS, "Content-Type": PLAIN, ...headers } });
+function text(status: HttpAnswer["status"], body: string, headers = {}): HttpAnswer {
+  return { status, type: PLAIN, body, headers };
 }
 
 function startErrorOf(error: unknown, host: string, port: number): StartError {

@@ -42,6 +42,11 @@ export class Mask implements SiteUser {
     this.ended = this.#splice.ended;
   }
 
+  /** Bytes that wait to be sent, on both sides. */
+  get queuedBytes(): number {
+    return this.#splice.queuedBytes;
+  }
+
   /** Ends it when nothing crossed it for too long. @param elapsedMs Since the last look. */
   look(elapsedMs: number): void {
     const { up, down } = this.#counts;

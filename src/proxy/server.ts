@@ -1,4 +1,6 @@
 import { type Accepted, type Listener, listenTcp } from "../net/tcp-listen.ts";
+import { BufferWatch } from "./buffer-watch.ts";
+import { DescriptorWatch, type Strained } from "./descriptor-watch.ts";
 import { Generation } from "./generation.ts";
 import { type QuietLimits, Session, type SessionDeps } from "./session.ts";
 
@@ -22,11 +24,13 @@ export interface ServerOptions {
   readonly highWater: number;
   readonly quiet: QuietLimits;
   readonly limits?: ServerLimits;
+  /** Descriptors or memory are short: drops what can be had again, such as connections that were opened ahead. */
+  readonly relieve?: () => void;
 }
 
 /** What was turned away or dropped so that the others could go on, since the start. */
 export interface ShedCounts {
-  /** Connections that were closed as soon as they were accepted. */
+  /** Connections that were closed as soon as they were accepted, for lack of room. */
   readonly connections: number;
   /** Sessions that ended as `overload`. */
   readonly sessions: number;
@@ -45,29 +49,40 @@ const NO_LIMITS: ServerLimits = { maxConnections: undefined, bufferBytes: undefi
 export class ProxyServer {
   readonly #sessions = new Set<Session>();
   readonly #listen: () => Listener;
+  readonly #adopt: (fd: number) => Listener;
+  /** Sockets of others that it accepts from, too. */
+  readonly #adopted = new Set<Listener>();
   #generation: Generation;
   #limits: ServerLimits;
   #listener: Listener;
   #judgement: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
+  #pausedByOwner = false;
   readonly #look: ReturnType<typeof setInterval>;
   #lastId = 0;
   /** Of sessions that have ended since the last tally. */
   #usage = new Map<string, { up: number; down: number }>();
   /** Connections that earlier listeners have closed. */
   #shedBefore = 0;
+  #shedSessions = 0;
+  readonly #buffers: BufferWatch;
+  readonly #descriptors: DescriptorWatch;
   readonly #onEmpty = new Set<() => void>();
 
   /** @throws {StartError} When the address cannot be listened on. */
   constructor(options: ServerOptions, deps: SessionDeps) {
-    const { quiet, fd, limits, ...where } = options;
-    this.#limits = limits ?? NO_LIMITS;
+    const { quiet, fd, limits = NO_LIMITS, relieve = () => {}, ...where } = options;
+    this.#limits = limits;
     this.#generation = new Generation(deps, this.#onGone);
     const open = (port: number, inherited: number | undefined): Listener =>
       listenTcp({ ...where, port, fd: inherited, hasRoom: this.#hasRoom }, this.#onAccept);
     this.#listener = open(options.port, fd);
     const samePort = this.#listener.port;
     this.#listen = () => open(samePort, undefined);
+    this.#adopt = (inherited) => open(samePort, inherited);
+    this.#buffers = new BufferWatch(this.#sessions, this.#shed);
+    this.#buffers.most = limits.bufferBytes;
+    this.#descriptors = new DescriptorWatch(this.#strained(relieve));
     this.#look = setInterval(() => {
       for (const session of this.#sessions) session.look(LOOK_MS, quiet);
     }, LOOK_MS);
@@ -83,7 +98,9 @@ export class ProxyServer {
   }
 
   get shed(): ShedCounts {
-    return { connections: this.#shedBefore + this.#listener.shed, sessions: 0 };
+    let connections = this.#shedBefore;
+    for (const listener of this.#listeners) connections += listener.shed;
+    return { connections, sessions: this.#shedSessions };
   }
 
   /**
@@ -99,6 +116,28 @@ export class ProxyServer {
 
   setLimits(limits: ServerLimits): void {
     this.#limits = limits;
+    this.#buffers.most = limits.bufferBytes;
+  }
+
+  /**
+   * Accepts also from another listening socket, which belongs to the server from now on.
+   *
+   * @returns Stops that.
+   */
+  adopt(fd: number): () => void {
+    const listener = this.#adopt(fd);
+    this.#adopted.add(listener);
+    if (this.#stopped) listener.stop();
+    return () => {
+      if (!this.#adopted.delete(listener)) return;
+      this.#shedBefore += listener.shed;
+      listener.stop();
+    };
+  }
+
+  /** Bytes that wait to be sent, over all sessions, when it was last looked; 0 without a limit. */
+  get queuedBytes(): number {
+    return this.#buffers.queuedBytes;
   }
 
   /** Ends the sessions of these users, as `revoked`. */
@@ -118,13 +157,15 @@ export class ProxyServer {
   }
 
   /** Accepts nobody until {@link ProxyServer.resume}: those who come wait, where the system can have them wait. */
-  pause(): Promise<void> {
-    return this.#listener.pause();
+  async pause(): Promise<void> {
+    this.#pausedByOwner = true;
+    await this.#pause();
   }
 
   /** @throws {StartError} When memory or file descriptors are short: try again later. */
   resume(): void {
-    this.#listener.resume();
+    this.#pausedByOwner = false;
+    this.#resume();
   }
 
   /**
@@ -167,15 +208,31 @@ export class ProxyServer {
     await this.#end(LAST_WORDS_MS);
   }
 
+  get #listeners(): readonly Listener[] {
+    return [this.#listener, ...this.#adopted];
+  }
+
+  /** @returns Whether those who come wait. */
+  async #pause(): Promise<boolean> {
+    const waiting = await Promise.all(this.#listeners.map((listener) => listener.pause()));
+    return waiting.every((waits) => waits);
+  }
+
+  #resume(): void {
+    for (const listener of this.#listeners) listener.resume();
+  }
+
   #close(): void {
     if (this.#stopped) return;
     this.#stopped = true;
     clearTimeout(this.#judgement);
-    this.#listener.stop();
+    for (const listener of this.#listeners) listener.stop();
+    this.#descriptors.stop();
   }
 
   async #end(graceMs: number): Promise<void> {
     clearInterval(this.#look);
+    this.#buffers.stop();
     for (const session of this.#sessions) session.stop("shutdown");
     await this.#emptyWithin(graceMs);
   }
@@ -192,7 +249,50 @@ export class ProxyServer {
   }
 
   readonly #hasRoom = (): boolean =>
-    this.#sessions.size < (this.#limits.maxConnections ?? Number.POSITIVE_INFINITY);
+    this.#sessions.size <
+    Math.min(this.#limits.maxConnections ?? Number.POSITIVE_INFINITY, this.#descriptors.ceiling);
+
+  readonly #shed = (session: Session): void => {
+    this.#shedSessions += 1;
+    session.stop("overload");
+  };
+
+  #strained(relieve: () => void): Strained {
+    const server = this;
+    return {
+      get size() {
+        return server.#sessions.size;
+      },
+      get accepted() {
+        return server.#lastId + server.shed.connections;
+      },
+      waiting: async () => {
+        const answers = await Promise.all(this.#listeners.map((listener) => listener.waiting()));
+        return answers.includes(true) ? true : answers[0];
+      },
+      pause: () => this.#pause(),
+      resume: () => {
+        if (!this.#pausedByOwner) this.#resume();
+      },
+      relieve,
+      shedWhile: (isShort) => this.#shedWhile(isShort),
+    };
+  }
+
+  /** Ends strangers, then clients, those first that have been of no use for longest. */
+  #shedWhile(isShort: () => boolean): number {
+    if (!isShort()) return 0;
+    const all = Array.from(this.#sessions, (session) => ({ session, ...session.use }));
+    all.sort((one, other) => one.rank - other.rank || other.quietMs - one.quietMs);
+    let count = 0;
+    for (const { session } of all) {
+      if (session.stopped) continue;
+      this.#shed(session);
+      count += 1;
+      if (!isShort()) break;
+    }
+    return count;
+  }
 
   readonly #onAccept = ({ channel, address }: Accepted): void => {
     const generation = this.#generation;

@@ -81,6 +81,10 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   #alone = false;
   /** Why it is being ended from here, if it is. */
   #stoppedFor: EndReason | undefined;
+  /** What was queued, and had crossed, when it was last weighed; and since when that is so. */
+  #weighed = 0;
+  #weighedTotal = 0;
+  #stalledAt: number | undefined;
   #tallied: Readonly<ByteCounts> = NOTHING;
   #lastTotal = 0;
   #lastDown = 0;
@@ -316,6 +320,46 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     return this.#user;
   }
 
+  /** Bytes that wait to be sent, on both sides. */
+  get queuedBytes(): number {
+    if (this.stopped) return 0;
+    return (this.#splice ?? this.#mask ?? this.#upstream)?.queuedBytes ?? 0;
+  }
+
+  /** It was told to end, and is about to. */
+  get stopped(): boolean {
+    return this.#stoppedFor !== undefined;
+  }
+
+  /** Returns {@link Session.queuedBytes}, and notes whether they are on the move. @param now `performance.now()`. */
+  weigh(now: number): number {
+    const queued = this.queuedBytes;
+    if (queued === 0 && this.#weighed === 0) return 0;
+    const total = this.counts.up + this.counts.down;
+    const stalled = queued > 0 && queued === this.#weighed && total === this.#weighedTotal;
+    this.#weighed = queued;
+    this.#weighedTotal = total;
+    if (!stalled) this.#stalledAt = undefined;
+    else this.#stalledAt ??= now;
+    return queued;
+  }
+
+  /** For how long nothing has moved although something is queued, when it was last weighed; in milliseconds. */
+  stalledMs(now: number): number {
+    return this.#stalledAt === undefined ? 0 : now - this.#stalledAt;
+  }
+
+  /**
+   * How well it can be done without, by what it is: 0 a stranger, or one who may be; 1 a client.
+   *
+   * And how long it has been of no use, in milliseconds.
+   */
+  get use(): { readonly rank: 0 | 1; readonly quietMs: number } {
+    if (this.#mask !== undefined) return { rank: 0, quietMs: this.#mask.quietMs };
+    if (this.#entrance !== undefined) return { rank: 0, quietMs: performance.now() - this.startedAt };
+    return { rank: 1, quietMs: this.#quietMs };
+  }
+
   /** Adds what has crossed it since the last call to what its user has moved. */
   tally(usage: Map<string, { up: number; down: number }>): void {
     const user = this.#user;
@@ -348,7 +392,10 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   }
 
   #ended(reason: EndReason, error?: Error): void {
-    this.#deps.observe({ type: "ended", session: this, reason: this.#stoppedFor ?? reason, error });
+    const stopped = this.#stoppedFor;
+    // What breaks because it is being ended from here is no news.
+    const why = stopped === undefined ? { reason, error } : { reason: stopped, error: undefined };
+    this.#deps.observe({ type: "ended", session: this, ...why });
   }
 
   /** The only place that turns errors into reasons. */

@@ -21,6 +21,7 @@ export const COOLDOWN_MS: Readonly<Record<RouteErrorCode, readonly [first: numbe
   SILENT: [60_000, 30 * 60_000],
   STALLED: [60_000, 2 * 60 * 60_000],
   ABORTED: [0, 0],
+  LOCAL: [0, 0],
   UNKNOWN: [30_000, 10 * 60_000],
 };
 

@@ -89,6 +89,15 @@ export class PooledRoute implements Route {
     }
   }
 
+  /** Drops every warm connection, and opens others only after a while: others need their place now. */
+  relieve(): void {
+    for (const shelf of this.#shelves.values()) {
+      this.#empty(shelf);
+      shelf.backOffMs = Math.max(shelf.backOffMs, FIRST_BACK_OFF_MS);
+      this.#scheduleRefill(shelf, REFILL_GAP_MS);
+    }
+  }
+
   /** Drops every warm connection and stops refilling. */
   close(): void {
     clearInterval(this.#upkeep);

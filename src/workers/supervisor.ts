@@ -54,6 +54,8 @@ interface Slot {
   failures: number;
   restarts: number;
   timer: ReturnType<typeof setTimeout> | undefined;
+  /** Who accepts from its socket while it has no worker. */
+  deputy: LiveWorker | undefined;
 }
 
 /** Keeps one worker alive in each slot. */
@@ -74,6 +76,7 @@ export class Supervisor {
       failures: 0,
       restarts: 0,
       timer: undefined,
+      deputy: undefined,
     }));
   }
 
@@ -168,6 +171,10 @@ export class Supervisor {
     const worker = new LiveWorker(slot.index, spawn, events);
     slot.live.add(worker);
     worker.post(listener.onStarted(worker));
+    worker.ready.then(
+      () => this.#dismiss(slot),
+      () => {}, // `onGone` has it
+    );
     return worker;
   }
 
@@ -190,6 +197,11 @@ export class Supervisor {
     const { listener, log } = this.#options;
     slot.live.delete(worker);
     listener.onGone(worker);
+    for (const other of this.#slots) {
+      if (other.deputy !== worker) continue;
+      other.deputy = undefined;
+      if (other.current === undefined) this.#depute(other);
+    }
     if (this.#stopping && this.live.length === 0) this.#onEmpty?.();
     if (slot.current !== worker) return;
     slot.current = undefined;
@@ -200,6 +212,19 @@ export class Supervisor {
     const next = waitMs === 0 ? "another one starts" : `another one starts in ${waitMs / 1000} s`;
     log.error(`worker ${slot.index} (${worker.pid}) ${how}: ${next}`);
     slot.timer = setTimeout(() => this.#settle(slot, this.#launch(slot)), waitMs);
+    if (waitMs > 0) this.#depute(slot);
+  }
+
+  /** Has another worker accept from the socket of a slot that keeps losing its own, until one is ready. */
+  #depute(slot: Slot): void {
+    if (slot.deputy !== undefined) return;
+    slot.deputy = this.#slots.find(({ current }) => current?.state === "ready")?.current;
+    slot.deputy?.post({ type: "adopt", index: slot.index });
+  }
+
+  #dismiss(slot: Slot): void {
+    slot.deputy?.post({ type: "abandon", index: slot.index });
+    slot.deputy = undefined;
   }
 }
 

@@ -195,6 +195,27 @@ describe.skipIf(!linux)("workers", () => {
   );
 
   it(
+    "stand in for one that keeps dying, so that nobody waits for it",
+    async () => {
+      await using proxy = await startWorkers(2);
+      const [, keeper = 0] = childrenOf(proxy.pid);
+      for (let death = 0; death < 4; death++) {
+        await eventually(() => childrenOf(proxy.pid).some((pid) => pid !== keeper), "a worker to kill");
+        for (const pid of childrenOf(proxy.pid)) if (pid !== keeper) process.kill(pid, "SIGKILL");
+        await eventually(() => childrenOf(proxy.pid).every((pid) => pid === keeper), "its end");
+      }
+      await proxy.logged(/another one starts in 2 s/);
+      const from = performance.now();
+      const clients = await openSessions(proxy, 16); // half of them at the socket that has no worker
+      expect(performance.now() - from).toBeLessThan(1_900);
+      await eventually(() => childrenOf(proxy.pid).length === 2, "another worker");
+      close(clients);
+      await openSessions(proxy, 16).then(close);
+    },
+    LIMIT_MS,
+  );
+
+  it(
     "keep one limit of a user's connections between them",
     async () => {
       const home = makeHome();

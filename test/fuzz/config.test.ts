@@ -119,10 +119,23 @@ function expectSound(config: Config): void {
   }
   expectSoundRoutes(config);
   expectSoundFakeTls(config);
+  expectSoundLimits(config);
   if (config.logFile === undefined) return;
   expect(config.logFile.path).not.toBe("");
   expect(config.logFile.backups).toBeWithin(0, 101);
   expect(config.logFile.maxBytes).toBeWithin(30_000, 10_000 * 1024 * 1024 + 1);
+}
+
+function expectSoundLimits(config: Config): void {
+  for (const limit of [config.maxConnections, config.maxPerAddress, config.addressRate, config.bufferBytes])
+    expect(limit === undefined || (limit > 0 && Number.isFinite(limit))).toBe(true);
+  expect(config.handshakeTimeoutMs).toBeWithin(100, 600_001);
+  expect(config.drainMs).toBeWithin(0, 86_400_001);
+  expect(config.workers === "auto" || (config.workers > 0 && config.workers <= 256)).toBe(true);
+  expect([...config.allow, ...config.deny]).not.toContain("");
+  expect(config.users.map(({ name }) => name)).toEqual(config.secrets.map(({ name }) => name));
+  expect(config.verbose).toBe(config.logLevel === "debug");
+  expect(config.status === undefined || config.status.host !== "").toBe(true);
 }
 
 function expectSoundFakeTls(config: Config): void {

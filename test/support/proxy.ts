@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseSecret } from "../../src/protocol/mtproto/secret.ts";
 import { testCertificates } from "./certificates.ts";
+import { LeakedSecrets, readLogFiles } from "./leaked-secrets.ts";
 import type { StubDc } from "./stub-dc.ts";
 import { Condition, within } from "./waiting.ts";
 
@@ -14,6 +15,8 @@ export const DCS = [1, 2, 3, 4, 5, 203] as const;
 export type DcNumber = (typeof DCS)[number];
 
 const ENTRY = resolve(import.meta.dir, "../../src/main.ts");
+/** What is under test when nothing else is said. */
+const SOURCE = [process.execPath, "run", ENTRY] as const;
 const LISTENING = /^ {2}Listening on {2}\S+:(\d+)$/m;
 const LINK = /tg:\/\/proxy\?server=(?<server>[^&\s]+)&port=(?<port>\d+)&secret=(?<secret>\S+)/;
 const START_LIMIT_MS = 15_000;
@@ -27,6 +30,8 @@ export interface ProgramOptions {
   readonly command?: readonly [string, ...string[]];
   /** The folder of its configuration, which then is the caller's to remove. Without: a fresh one. */
   readonly home?: string;
+  /** Variables of its environment, besides the machine's. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** How a proxy is started for a test. */
@@ -43,18 +48,30 @@ export interface ProxyOptions extends ProgramOptions {
   readonly poolSize?: number;
 }
 
-/** A process under test with what it has printed so far. */
+/**
+ * A process under test with what it has printed so far.
+ *
+ * At its end nothing that it has printed or logged may hold one of its secrets, but for links that are to be shared.
+ */
 export class Program implements AsyncDisposable {
   stdout = "";
   stderr = "";
   readonly #process: ReturnType<typeof spawn>;
-  readonly #home: string | undefined;
+  readonly #args: readonly string[];
+  /** Its own, which goes when it does. */
+  readonly #ownHome: string | undefined;
+  readonly #home: string;
+  readonly #secrets = new LeakedSecrets();
   readonly #output = new Condition();
   readonly #read: Promise<unknown>;
 
-  constructor({ args = [], command = [process.execPath, "run", ENTRY], home }: ProgramOptions) {
-    this.#home = home === undefined ? makeHome() : undefined;
-    this.#process = spawn([...command, ...args], home ?? this.#home ?? "");
+  constructor({ args = [], command = SOURCE, home, environment = {} }: ProgramOptions) {
+    this.#args = args;
+    this.#ownHome = home === undefined ? makeHome() : undefined;
+    this.#home = home ?? this.#ownHome ?? "";
+    this.#secrets.addFlags(args);
+    this.#secrets.addHome(this.#home);
+    this.#process = spawn([...command, ...args], this.#home, environment);
     this.#read = Promise.all([
       this.#collect(this.#process.stdout, (text) => {
         this.stdout += text;
@@ -95,6 +112,12 @@ export class Program implements AsyncDisposable {
     return this.#printed(() => pattern.exec(this.stderr), `${pattern} in the log`, limitMs);
   }
 
+  /** As {@link Program.logged}, but looks only at what comes after the first `from` characters of stderr. */
+  async loggedSince(from: number, pattern: RegExp, limitMs?: number): Promise<RegExpExecArray> {
+    const find = (): RegExpExecArray | null => pattern.exec(this.stderr.slice(from));
+    return this.#printed(find, `${pattern} in the log`, limitMs);
+  }
+
   /** Waits until stdout matches, and returns the match. */
   async said(pattern: RegExp, limitMs?: number): Promise<RegExpExecArray> {
     return this.#printed(() => pattern.exec(this.stdout), `${pattern} on stdout`, limitMs);
@@ -109,7 +132,20 @@ export class Program implements AsyncDisposable {
     if (this.running) this.#process.kill("SIGKILL");
     await this.#process.exited;
     await this.#read;
-    if (this.#home !== undefined) rmSync(this.#home, { recursive: true, force: true });
+    try {
+      this.#checkSecrets();
+    } finally {
+      if (this.#ownHome !== undefined) rmSync(this.#ownHome, { recursive: true, force: true });
+    }
+  }
+
+  #checkSecrets(): void {
+    this.#secrets.addHome(this.#home);
+    const texts = { stdout: this.stdout, stderr: this.stderr, "the log file": readLogFiles(this.#args) };
+    for (const [where, text] of Object.entries(texts)) {
+      const secret = this.#secrets.findIn(text);
+      if (secret !== undefined) throw new Error(`There is a secret in ${where}, ${secret}:\n${text}`);
+    }
   }
 
   async #printed(
@@ -202,14 +238,14 @@ function namesRoutes(args: readonly string[]): boolean {
   return args.some((arg) => arg === "--route" || arg.startsWith("--route="));
 }
 
-/** The machine's own, but for proxies, which would lead elsewhere. */
+/** The machine's own, but for proxies, which would lead elsewhere, and for settings. */
 const ENVIRONMENT = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(?:https?|all|no)_proxy$/i.test(name)),
+  Object.entries(process.env).filter(([name]) => !/^(?:https?|all|no)_proxy$|^TGWS_/i.test(name)),
 );
 
-function spawn(command: string[], home: string) {
+function spawn(command: string[], home: string, environment: Readonly<Record<string, string>>) {
   return Bun.spawn(command, {
-    env: { ...ENVIRONMENT, TGWS_HOME: home, NO_COLOR: "1" },
+    env: { ...ENVIRONMENT, TGWS_HOME: home, NO_COLOR: "1", ...environment },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",

@@ -12,13 +12,23 @@ export interface RawClientOptions {
   readonly transport?: TestTransport;
   /** As it stands in the init: negative = media, from 10000 on = test. */
   readonly dcId?: number;
+  /** The address of this machine to come from, such as 127.0.0.2. */
+  readonly localAddress?: string;
+  /** The address that it says it has, in a PROXY header before everything else. */
+  readonly from?: string;
+  /** The address to connect to, when it is not 127.0.0.1. */
+  readonly host?: string;
   /** Bytes are counted and hashed, but not kept. */
   readonly discard?: boolean;
 }
 
-/** Opens a TCP connection to `port` of 127.0.0.1. */
-export async function openTcp(port: number): Promise<Socket> {
-  const socket = connect({ host: "127.0.0.1", port, noDelay: true, allowHalfOpen: true });
+/** Opens a TCP connection to `port` of 127.0.0.1, or of another address of this machine. */
+export async function openTcp(
+  port: number,
+  { host = "127.0.0.1", localAddress }: Pick<RawClientOptions, "host" | "localAddress"> = {},
+): Promise<Socket> {
+  const from = localAddress === undefined ? {} : { localAddress };
+  const socket = connect({ host, port, noDelay: true, allowHalfOpen: true, ...from });
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   socket.once("connect", resolve);
   socket.once("error", reject);
@@ -74,12 +84,14 @@ export class RawClient implements Disposable {
 
   /** Connects, and sends nothing yet. */
   static async connect(options: RawClientOptions): Promise<RawClient> {
-    return new RawClient(await openTcp(options.port), options);
+    return new RawClient(await openTcp(options.port, options), options);
   }
 
   /** Connects and sends the init. */
   static async open(options: RawClientOptions): Promise<RawClient> {
     const client = await RawClient.connect(options);
+    if (options.from !== undefined)
+      client.write(Buffer.from(`PROXY TCP4 ${options.from} 127.0.0.1 4000 443\r\n`));
     client.write(client.init);
     return client;
   }

@@ -49,6 +49,32 @@ describe("formatBanner()", () => {
     expect(banner).toContain("server=2001%3Adb8%3A%3A5&");
   });
 
+  test("prints the links of who is served, and of so many that they can be looked at", () => {
+    const users = Array.from({ length: 12 }, (_, at) => ({
+      name: `u${at}`,
+      settings: { secret: at.toString(16).padStart(32, "0"), enabled: String(at !== 1) },
+    }));
+    const config = parseConfig({ users });
+    const banner = formatBanner(factsOf({}, { config, secrets: config.secrets }));
+    expect([...banner.matchAll(/^ {2}(u\d+)$/gm)].map(([, name]) => name)).toEqual([
+      "u0",
+      "u2",
+      "u3",
+      "u4",
+      "u5",
+      "u6",
+      "u7",
+      "u8",
+    ]);
+    expect(banner).toContain("\n  and 3 more: tgws users link NAME\n");
+  });
+
+  test("does not ask for the secrets of the configuration file behind a load balancer", () => {
+    const users = [{ name: "bob", settings: { secret: "0".repeat(32) } }];
+    const banner = formatBanner(factsOf({ proxyProtocol: [""], secret: [`ann:${HEX}`], users }));
+    expect(banner).toContain("tgws link --host <name> --port <port> --secret <secret>\n");
+  });
+
   test("does not speak of this computer only when others can reach it", () => {
     expect(formatBanner(factsOf({ host: ["0.0.0.0"] }))).not.toContain("Only apps on this computer");
   });

@@ -31,6 +31,7 @@ describe("parseConfig()", () => {
       host: "127.0.0.1",
       port: 1443,
       users: [],
+      fileUsers: [],
       secrets: [],
       fakeTlsDomains: [],
       accept: { plain: true, padded: true, fakeTls: false },

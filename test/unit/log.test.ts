@@ -5,8 +5,8 @@ import { join, resolve } from "node:path";
 import { StartError } from "../../src/core/errors.ts";
 import type { LogFormat, LogLevel } from "../../src/core/logger.ts";
 import type { LogFileOptions } from "../../src/observe/file-sink.ts";
-import { createLogger } from "../../src/observe/log.ts";
-import { formatLine } from "../../src/observe/log-record.ts";
+import { createLogger, createRecordLogger } from "../../src/observe/log.ts";
+import type { LogRecord } from "../../src/observe/log-record.ts";
 
 const SOURCE = resolve(import.meta.dir, "../../src/observe/log.ts");
 const KIB = 1024;
@@ -33,12 +33,14 @@ async function runWithLog(
     readonly level?: LogLevel;
     readonly format?: LogFormat;
     readonly file?: LogFileOptions;
+    /** Source of a function. */
+    readonly redact?: string;
   } = {},
 ): Promise<Printed> {
-  const { level = "info", format = "auto", file } = options;
+  const { level = "info", format = "auto", file, redact = "undefined" } = options;
   const script = `
     import { createLogger } from ${JSON.stringify(SOURCE)};
-    const log = await createLogger(${JSON.stringify({ level, format, file })});
+    const log = await createLogger({ ...${JSON.stringify({ level, format, file })}, redact: ${redact} });
     ${body}
   `;
   const program = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "pipe" });
@@ -66,30 +68,6 @@ function numbersIn(file: string): number[] {
 
 const upTo = (least: number, most: number): number[] =>
   Array.from({ length: most - least + 1 }, (_, at) => least + at);
-
-describe("formatLine()", () => {
-  test("puts the fields behind the message", () => {
-    expect(formatLine("ended", { session: 7, warm: true, reason: "idle" })).toBe(
-      "ended session=7 warm=true reason=idle",
-    );
-  });
-
-  test("leaves out what is undefined", () => {
-    expect(formatLine("ended", { error: undefined })).toBe("ended");
-    expect(formatLine("ended")).toBe("ended");
-  });
-
-  test("quotes values with spaces, quotes, equals signs and line breaks", () => {
-    expect(formatLine("x", { a: "DC 4", b: 'say "no"', c: "k=v", d: "1\n2", e: "" })).toBe(
-      'x a="DC 4" b="say \\"no\\"" c="k=v" d="1\\n2" e=',
-    );
-  });
-
-  // A message may quote what a server said; each line of the log is one event.
-  test("makes spaces of the line breaks of a message", () => {
-    expect(formatLine("first\nsecond\r\nthird")).toBe("first second third");
-  });
-});
 
 describe("createLogger()", () => {
   test("writes plain lines to standard error when it is a pipe, and none to standard output", async () => {
@@ -149,6 +127,147 @@ describe("createLogger()", () => {
       expect(error).toBeInstanceOf(StartError);
       expect(error).toMatchObject({ code: "FILE", hint: "choose another file: --log-file" });
     }
+  });
+});
+
+describe("createLogger(), formats", () => {
+  const SAY = `log.info("one", { session: 7, user: "ann", up: 1536, down: 0 }); await log.close();`;
+
+  test("writes one JSON object a line to standard error and to the file", async () => {
+    const file = { path, maxBytes: 1024 * KIB, backups: 0 };
+    const { stderr } = await runWithLog(SAY, { format: "json", file });
+    const expected = { level: "info", message: "one", session: 7, user: "ann", up: 1_536, down: 0 };
+    for (const text of [stderr, readFileSync(path, "utf8")]) {
+      expect(JSON.parse(text)).toEqual({ time: expect.stringMatching(/^\d{4}-.*\.\d{3}Z$/), ...expected });
+      expect(text).toEndWith("}\n");
+    }
+  });
+
+  test("writes plain lines when asked to", async () => {
+    const { stderr } = await runWithLog(SAY, { format: "plain" });
+    expect(stderr).toMatch(/^\d\d:\d\d:\d\dZ info {2}one session=7 user=ann up=1.5KB down=0B\n$/);
+  });
+
+  test("writes for a person when asked to, and the file as always", async () => {
+    const file = { path, maxBytes: 1024 * KIB, backups: 0 };
+    const { stderr } = await runWithLog(SAY, { format: "pretty", file });
+    expect(stderr).toContain("one session=7 user=ann up=1.5KB down=0B");
+    expect(stderr).not.toMatch(/^\d\d:\d\d:\d\dZ info /);
+    expect(readFileSync(path, "utf8")).toMatch(/Z INFO {2}one session=7 user=ann up=1.5KB down=0B\n$/);
+  });
+});
+
+describe("createLogger(), levels", () => {
+  test.each([
+    ["error", ["error"]],
+    ["warn", ["warn", "error"]],
+    ["info", ["info", "warn", "error"]],
+    ["debug", ["debug", "info", "warn", "error"]],
+  ] as const)("writes at %s what matters as much or more", async (level, written) => {
+    const { stderr } = await runWithLog(
+      `for (const one of ["debug", "info", "warn", "error"]) log[one]("said", { enabled: log.enabled(one) });`,
+      { level },
+    );
+    const lines = stderr.trimEnd().split("\n");
+    expect(lines.map((line) => line.split(/ +/)[1])).toEqual([...written]);
+    expect(lines.every((line) => line.endsWith("enabled=true"))).toBe(true);
+  });
+
+  test("changes at run time", async () => {
+    const { stderr } = await runWithLog(`
+      log.debug("one");
+      log.setLevel("debug");
+      log.debug("two");
+      log.setLevel("error");
+      log.warn("three");
+      if (log.level !== "error" || log.enabled("warn")) process.exit(1);
+    `);
+    expect(stderr).toMatch(/^\S+ debug two\n$/);
+  });
+});
+
+describe("createLogger(), records of other processes", () => {
+  test("writes them as they are: a worker has folded them already", async () => {
+    const { stderr } = await runWithLog(`
+      const fields = { session: 1, worker: 2 };
+      for (let at = 0; at < 9; at += 1)
+        log.write({ time: 1_700_000_000_000, level: "debug", message: "from afar", fields });
+      log.write({ time: 1_700_000_000_000, level: "warn", message: "x", fields: undefined, repeated: { times: 7, seconds: 60 } });
+      if (log.counts.written !== 0) process.exit(1);
+    `);
+    const line = "22:13:20Z debug from afar session=1 worker=2\n";
+    expect(stderr).toBe(`${line.repeat(9)}22:13:20Z warn  x ×7 in 60 s\n`);
+  });
+
+  test("come as JSON values from createRecordLogger(), folded and within the level", () => {
+    const records: LogRecord[] = [];
+    const log = createRecordLogger({ level: "info", write: (record) => void records.push(record) });
+    for (let at = 0; at < 9; at += 1) log.info("again", { session: at });
+    log.debug("no");
+    expect(records).toHaveLength(5);
+    expect(JSON.parse(JSON.stringify(records[4]))).toEqual({
+      time: expect.any(Number),
+      level: "info",
+      message: "again",
+      fields: { session: 4 },
+    });
+    expect(log.counts).toEqual({ written: 5, folded: 4, dropped: 0 });
+  });
+});
+
+describe("createLogger(), secrets", () => {
+  const KEY = "0123456789abcdef0123456789abcdef";
+  const BASE64 = Buffer.from(KEY, "hex").toString("base64");
+  const FORMS = [KEY, KEY.toUpperCase(), `dd${KEY}`, `ee${KEY}6578616d706c65`, BASE64];
+  /** Every path by which a text can get into the log. */
+  const SAY = `
+    for (const secret of ${JSON.stringify(FORMS)}) {
+      for (const level of ["debug", "info", "warn", "error"]) {
+        log[level](\`Cannot use \${secret}: no\`);
+        log[level]("field", { detail: secret, why: secret, reason: \`a \${secret}\` });
+        for (let at = 0; at < 9; at += 1) log[level](\`again tg://proxy?server=x&secret=\${secret}\`, { code: secret });
+      }
+    }
+    await log.close();
+  `;
+
+  test.each(["plain", "pretty", "json"] as const)("are never written: %s", async (format) => {
+    const file = { path, maxBytes: 1024 * KIB, backups: 0 };
+    const redact = `(text) => text.replaceAll(${JSON.stringify(BASE64)}, "(a secret)")`;
+    const { code, stderr } = await runWithLog(SAY, { level: "debug", format, file, redact });
+    expect(code).toBe(0);
+    for (const text of [stderr, readFileSync(path, "utf8")]) {
+      expect(text).toContain("(a secret)");
+      for (const form of FORMS) expect(text.toLowerCase()).not.toContain(form.toLowerCase());
+    }
+  });
+
+  test("are not handed to another process either", () => {
+    const records: LogRecord[] = [];
+    const log = createRecordLogger({ level: "debug", write: (record) => void records.push(record) });
+    log.info(`Cannot use dd${KEY}`, { detail: KEY });
+    expect(JSON.stringify(records)).not.toContain(KEY);
+  });
+});
+
+describe("createLogger(), a flood", () => {
+  test("of strangers leaves a few lines, and says how many there were", async () => {
+    const { stderr } = await runWithLog(
+      `
+        for (let at = 0; at < 100_000; at += 1) {
+          log.debug("connected", { session: at, client: "192.0.2.1" });
+          log.debug("not a client: dropped", { session: at, reason: "stranger" });
+        }
+        await log.close();
+      `,
+      { level: "debug" },
+    );
+    const lines = stderr.trimEnd().split("\n");
+    expect(lines).toHaveLength(102);
+    expect(lines.slice(-2)).toEqual([
+      expect.stringMatching(/debug connected ×100000 in \d+ s$/),
+      expect.stringMatching(/debug not a client: dropped ×100000 in \d+ s reason=stranger$/),
+    ]);
   });
 });
 

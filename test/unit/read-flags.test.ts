@@ -121,10 +121,21 @@ describe("readFlags()", () => {
     expect(issuesOf(["--verbose", "-v"])).toMatchObject([{ path: "-v", message: "given more than once" }]);
   });
 
-  test.each(["port", "", "-"])("refuses the stray word %j", (word) => {
+  test.each(["port", "-"])("refuses the stray word %j", (word) => {
     expect(issuesOf(["--verbose", word])).toEqual([
       { path: word, message: "unexpected word", hint: "flags start with --; see tgws --help" },
     ]);
+  });
+
+  test("calls an empty word by what it is", () => {
+    expect(issuesOf([""])).toMatchObject([{ path: "an empty word", message: "unexpected word" }]);
+  });
+
+  test("reads a switch that is turned off, or on in as many words", () => {
+    expect(readFlags(["--verbose=false", "--no-cfproxy=true"], ALL)).toEqual({
+      verbose: [],
+      noCfproxy: [""],
+    });
   });
 
   test("says everything at once, in the order of the words", () => {

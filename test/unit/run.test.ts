@@ -1,15 +1,15 @@
-import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import type { DoctorJson } from "../../src/cli/doctor-json.ts";
 import type { TargetRoutesJson } from "../../src/cli/routes-report.ts";
-import { run } from "../../src/cli/run.ts";
 import { FIELDS } from "../../src/config/fields.ts";
 import { DC_NUMBERS } from "../../src/protocol/mtproto/dc.ts";
 import type { Way } from "../../src/upstream/route.ts";
 import { Standings } from "../../src/upstream/standings.ts";
+import { runTgws } from "../support/command-line.ts";
 
 const HEX = "00112233445566778899aabbccddeeff";
 
@@ -26,44 +26,6 @@ afterEach(() => {
   else process.env["TGWS_HOME"] = homeBefore;
   rmSync(folder, { recursive: true, force: true });
 });
-
-interface Result {
-  readonly code: number;
-  readonly stdout: string;
-  readonly stderr: string;
-  /** What was written to standard error, but not as a message of `run`. */
-  readonly progress: string;
-}
-
-const SIGNALS = ["SIGINT", "SIGTERM"] as const;
-
-/** Runs the command line in this process, with what it prints kept. */
-async function runTgws(...argv: readonly string[]): Promise<Result> {
-  const stdout: string[] = [];
-  const stderr: string[] = [];
-  const progress: string[] = [];
-  const listeners = SIGNALS.map((signal) => process.listeners(signal));
-  const out = spyOn(console, "log").mockImplementation((text: string) => void stdout.push(`${text}\n`));
-  const err = spyOn(console, "error").mockImplementation((text: string) => void stderr.push(`${text}\n`));
-  const write = spyOn(process.stderr, "write").mockImplementation((text) => {
-    progress.push(String(text));
-    return true;
-  });
-  try {
-    const code = await run(argv);
-    return { code, stdout: stdout.join(""), stderr: stderr.join(""), progress: progress.join("") };
-  } finally {
-    write.mockRestore();
-    out.mockRestore();
-    err.mockRestore();
-    // A proxy that could not start has begun to wait for signals, since its process would be over.
-    for (const [at, signal] of SIGNALS.entries()) {
-      for (const listener of process.listeners(signal)) {
-        if (!listeners[at]?.includes(listener)) process.off(signal, listener);
-      }
-    }
-  }
-}
 
 describe("run()", () => {
   test.each([[["--version"]], [["link", "--version"]], [["--port", "1", "--version"]]])(
@@ -82,7 +44,7 @@ describe("run()", () => {
     expect(code).toBe(0);
     expect(stderr).toBe("");
     for (const field of Object.values(FIELDS)) expect(stdout).toContain(`--${field.flag}`);
-    for (const command of ["link", "secret", "doctor", "routes"])
+    for (const command of ["link", "secret", "doctor", "routes", "users", "config"])
       expect(stdout).toMatch(new RegExp(`^\\s+${command} `, "m"));
     expect(stdout).not.toMatch(/[ \t]$/m);
   });
@@ -138,7 +100,7 @@ describe("run()", () => {
   test("says in the help what the defaults are, and what may be repeated", async () => {
     const { stdout } = await runTgws("--help");
     const text = stdout.replaceAll(/\s+/g, " ");
-    expect(text).toContain("USAGE tgws [OPTIONS] tgws link|secret|doctor|routes [OPTIONS]");
+    expect(text).toContain("USAGE tgws [OPTIONS] tgws COMMAND [OPTIONS]");
     expect(text).toContain("(repeatable; Default: all)");
     expect(text).toContain("(repeatable; Default: plain,dd; with fake TLS: ee)");
     expect(text).toContain("the dd... or ee... of a link, or the link; up to 1000 of them");
@@ -389,7 +351,7 @@ describe("run(), wrong use", () => {
     [["secrets"], "tgws: secrets: unknown command\nhint: did you mean secret?\n"],
     [
       ["serve"],
-      "tgws: serve: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+      "tgws: serve: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes, users, config\n",
     ],
     [["route"], "tgws: route: unknown command\nhint: did you mean routes?\n"],
     [["doktor", "--deep"], "tgws: doktor: unknown command\nhint: did you mean doctor?\n"],
@@ -397,16 +359,19 @@ describe("run(), wrong use", () => {
     [["--deep"], "tgws: --deep: unknown flag\nhint: --deep belongs to tgws doctor\n"],
     [
       ["run"],
-      "tgws: run: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+      "tgws: run: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes, users, config\n",
     ],
     [
       ["st\u001b[2Jart"],
-      "tgws: st?[2Jart: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes\n",
+      "tgws: st?[2Jart: unknown command\nhint: without a command tgws runs the proxy; the commands are link, secret, doctor, routes, users, config\n",
     ],
     [["doctor", "--prot", "1"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
     [["doctor", "--json=yes"], "tgws: --json: takes no value\nhint: --json\n"],
     [["routes", "all"], "tgws: all: unexpected word\nhint: flags start with --; see tgws --help\n"],
-    [["--json"], "tgws: --json: unknown flag\nhint: --json belongs to tgws doctor and tgws routes\n"],
+    [
+      ["--json"],
+      "tgws: --json: unknown flag\nhint: --json belongs to tgws doctor, tgws routes, tgws users list and tgws config show\n",
+    ],
     [["lnik", "--help"], "tgws: lnik: unknown command\nhint: did you mean link?\n"],
     [["--prot", "1443"], "tgws: --prot: unknown flag\nhint: did you mean --port?\n"],
     [

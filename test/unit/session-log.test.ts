@@ -409,3 +409,27 @@ describe("SessionLog, those who are not served", () => {
     expect(setup.lines.of("warn")).toHaveLength(3);
   });
 });
+
+describe("SessionLog, limits", () => {
+  test("says as debug who is over which limit", () => {
+    const setup = setUp();
+    setup.log.observe({ type: "refused", session: session({ route: undefined }), why: "user-quota" });
+    const stranger = session({ secret: undefined, target: undefined, route: undefined });
+    setup.log.observe({ type: "refused", session: stranger, why: "address-rate" });
+    const line = { level: "debug", message: "over a limit: refused" } as const;
+    expect(setup.lines.all).toEqual([
+      { ...line, fields: { session: 7, user: "family", client: "192.0.2.1", why: "user-quota" } },
+      { ...line, fields: { session: 7, user: undefined, client: "192.0.2.1", why: "address-rate" } },
+    ]);
+    end(setup, "refused", undefined, stranger);
+    expect(setup.lines.of("info", "warn", "error")).toEqual([]);
+  });
+
+  test.each(["revoked", "overload"] as const)("says for everybody that a session ended as %s", (reason) => {
+    const setup = setUp();
+    end(setup, reason);
+    end(setup, reason, undefined, session({ route: undefined }));
+    const line = { level: "info", message: "session ended", fields: { user: "family", reason } } as const;
+    expect(setup.lines.all).toMatchObject([line, line]);
+  });
+});

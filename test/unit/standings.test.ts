@@ -147,9 +147,9 @@ describe("Standings.order()", () => {
 });
 
 describe("Standings, cooling", () => {
-  test("has a time for every code but ABORTED", () => {
+  test("has a time for every code but ABORTED and LOCAL", () => {
     const known = COOLDOWNS.map(([code]) => code);
-    expect(ROUTE_ERROR_CODES.filter((code) => !known.includes(code))).toEqual(["ABORTED"]);
+    expect(ROUTE_ERROR_CODES.filter((code) => !known.includes(code))).toEqual(["ABORTED", "LOCAL"]);
   });
 
   test.each(COOLDOWNS)("cools after %s for %d ms at first", (code, first) => {

@@ -1,0 +1,69 @@
+import { isatty } from "node:tty";
+import { editFile } from "../config/edit-file.ts";
+import { configFilePath } from "../config/load-config.ts";
+import { generateSecret, readKeptSecret } from "../config/secret-store.ts";
+import { formatStarterFile, type StarterFile } from "../config/starter-file.ts";
+import { ConfigError } from "../core/errors.ts";
+import { formatLinks } from "./banner.ts";
+import { loadFor, surroundingsOf } from "./command.ts";
+import { stateFolder } from "./state.ts";
+
+/** What the user of the secret is called that was served without a name. */
+export const FIRST_USER = "default";
+
+/** Writes a file to start from. A secret that is kept is taken over: links that were given away go on working. */
+export async function initConfig(
+  rawArgs: readonly string[],
+  options: { readonly replace: boolean },
+): Promise<void> {
+  await writeStarter(
+    rawArgs,
+    { settings: new Map(), user: { name: FIRST_USER, secret: firstSecret() } },
+    options,
+  );
+}
+
+/** The secret that was served so far, or a new one; in hexadecimal. */
+export function firstSecret(): string {
+  return (keptSecret() ?? generateSecret()).toHex();
+}
+
+/** The secret that is served as long as no other is configured. @throws {StartError} `FILE` when it is damaged. */
+export function keptSecret(): Uint8Array | undefined {
+  const folder = stateFolder();
+  return folder === undefined ? undefined : readKeptSecret(folder);
+}
+
+/**
+ * Writes a new configuration file, and prints how to use it.
+ *
+ * @param replace Whether one that is there may be replaced.
+ * @throws {ConfigError} When one is there and may not, or when what is written could not be used.
+ * @throws {StartError} `FILE`
+ */
+export async function writeStarter(
+  rawArgs: readonly string[],
+  starter: StarterFile,
+  { replace }: { readonly replace: boolean },
+): Promise<void> {
+  const path = configFilePath(rawArgs, surroundingsOf());
+  if (path === undefined)
+    throw new ConfigError([{ path: "--config", message: "is needed: there is no home folder" }]);
+  const text = formatStarterFile(starter);
+  const { config } = loadFor(rawArgs, {}, text);
+  await editFile(path, (before) => {
+    if (before === undefined || replace) return text;
+    throw new ConfigError([
+      { path, message: "is there already", hint: "--force replaces it; --config names another file" },
+    ]);
+  });
+  console.log(`Written: ${path}`);
+  const { name, key } = config.secrets.find((secret) => secret.name === starter.user.name) ?? {
+    name: starter.user.name,
+    key: Uint8Array.fromHex(starter.user.secret),
+  };
+  if (config.port === 0) return; // a link needs the real port
+  console.log(
+    ["", ...formatLinks({ config, port: config.port, secrets: [{ name, key }], qr: isatty(1) })].join("\n"),
+  );
+}

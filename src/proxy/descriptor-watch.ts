@@ -1,0 +1,139 @@
+import { hasSpareDescriptors } from "../net/descriptors.ts";
+
+/** How often it is looked, in milliseconds. */
+const LOOK_MS = 500;
+/** A process that does nothing but fail to accept uses much more of a processor than this part. */
+const BUSY = 0.2;
+/** After a shortage nobody is accepted for so long, in milliseconds; doubled while it goes on. */
+const PAUSE_MS = { first: 1_000, most: 10_000 } as const;
+/** So many files and sockets must be left to go on: a session's, and some for what it needs to begin. */
+const ENOUGH_DESCRIPTORS = 8;
+/** The bound on connections that a shortage has shown rises again by this part, and one, each so often. */
+const RECOVERY = { part: 0.05, ms: 10_000 } as const;
+
+/** The server, as far as it is to be kept from running out of descriptors. */
+export interface Strained {
+  /** Connections right now. */
+  readonly size: number;
+  /** Connections that were ever accepted. */
+  readonly accepted: number;
+  /** Whether somebody waits to be accepted; `undefined` where that cannot be told. */
+  waiting(): Promise<boolean | undefined>;
+  /** @returns Whether it worked. */
+  pause(): Promise<boolean>;
+  resume(): void;
+  /** Drops what can be had again: connections that were opened ahead. */
+  relieve(): void;
+  /** Ends connections, those first that can best be done without, while `isShort`. @returns How many. */
+  shedWhile(isShort: () => boolean): number;
+}
+
+/**
+ * Notices that nobody can be accepted any more, and makes room.
+ *
+ * Bun tries to accept again and again then, as fast as the processor goes, and tells nobody. Two things show it: no
+ * file can be opened (too many are, by this process or in all), or somebody waits, nobody is accepted, and the
+ * processor is busy (the kernel has no memory). Accepting is paused, which stops the spinning; what can be had again
+ * is dropped; and where descriptors are short, strangers and then sessions, until there is room.
+ */
+export class DescriptorWatch {
+  readonly #strained: Strained;
+  readonly #timer: ReturnType<typeof setInterval>;
+  #looking = false;
+  #accepted = 0;
+  #processor = process.cpuUsage();
+  #lookedAt = performance.now();
+  /** Looks in a row at which somebody waited in vain. */
+  #inVain = 0;
+  #pausedUntil: number | undefined;
+  #pauseMs = 0;
+  /** Accepted when it last went on. */
+  #resumedWith = 0;
+  /** So many connections were too many. */
+  #ceiling = Number.POSITIVE_INFINITY;
+  #ceilingAt = 0;
+  #stopped = false;
+
+  constructor(strained: Strained) {
+    this.#strained = strained;
+    this.#timer = setInterval(() => void this.#look(), LOOK_MS);
+  }
+
+  /** Connections that there may be, as far as descriptors have shown. */
+  get ceiling(): number {
+    return this.#ceiling;
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearInterval(this.#timer);
+  }
+
+  async #look(): Promise<void> {
+    if (this.#looking) return;
+    this.#looking = true;
+    try {
+      const now = performance.now();
+      if (this.#pausedUntil !== undefined) this.#goOn(now);
+      else if (!hasSpareDescriptors(1)) await this.#makeRoom(now);
+      else if (await this.#acceptsInVain(now)) await this.#pause(now);
+      this.#raiseCeiling(now);
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  /** Descriptors are short: sheds until there are enough, at once, or else nobody could be paused either. */
+  async #makeRoom(now: number): Promise<void> {
+    this.#strained.relieve();
+    const before = this.#strained.size;
+    this.#ceiling = Math.max(1, before - this.#strained.shedWhile(isShort));
+    this.#ceilingAt = now;
+    await this.#pause(now);
+  }
+
+  async #pause(now: number): Promise<void> {
+    this.#strained.relieve();
+    if (this.#stopped || !(await this.#strained.pause())) return;
+    const again = this.#strained.accepted === this.#resumedWith;
+    this.#pauseMs = again
+      ? Math.min(Math.max(this.#pauseMs * 2, PAUSE_MS.first), PAUSE_MS.most)
+      : PAUSE_MS.first;
+    this.#pausedUntil = now + this.#pauseMs;
+  }
+
+  #goOn(now: number): void {
+    if (this.#pausedUntil === undefined || now < this.#pausedUntil) return;
+    this.#strained.shedWhile(isShort);
+    try {
+      this.#strained.resume();
+    } catch {
+      return; // still short: the next look tries again
+    }
+    this.#pausedUntil = undefined;
+    this.#resumedWith = this.#strained.accepted;
+    this.#inVain = 0;
+  }
+
+  /** Asks the kernel only when the processor is busy and nobody came: that costs a library. */
+  async #acceptsInVain(now: number): Promise<boolean> {
+    const { user, system } = process.cpuUsage(this.#processor);
+    this.#processor = process.cpuUsage();
+    const busy = (user + system) / 1_000 / (now - this.#lookedAt) > BUSY;
+    this.#lookedAt = now;
+    const { accepted } = this.#strained;
+    const nobody = accepted === this.#accepted;
+    this.#accepted = accepted;
+    const inVain = busy && nobody && (await this.#strained.waiting()) === true;
+    this.#inVain = inVain && this.#strained.accepted === accepted ? this.#inVain + 1 : 0;
+    return this.#inVain >= 2;
+  }
+
+  #raiseCeiling(now: number): void {
+    if (!Number.isFinite(this.#ceiling) || now - this.#ceilingAt < RECOVERY.ms) return;
+    this.#ceilingAt = now;
+    this.#ceiling = Math.floor(this.#ceiling * (1 + RECOVERY.part)) + 1;
+  }
+}
+
+const isShort = (): boolean => !hasSpareDescriptors(ENOUGH_DESCRIPTORS);

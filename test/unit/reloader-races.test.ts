@@ -1,0 +1,43 @@
+import { describe, expect, it } from "bun:test";
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Reloader } from "../../src/cli/reloader.ts";
+import { type LoadedConfig, loadConfig } from "../../src/config/load-config.ts";
+import { Condition } from "../support/waiting.ts";
+
+const SILENT = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
+
+describe("Reloader", () => {
+  it("reads a file once more that has changed while it was being applied", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tgws-reloader-"));
+    const file = join(folder, "config.toml");
+    const changes = new Condition();
+    const applied: (number | undefined)[] = [];
+    writeFileSync(file, "max-per-address = 1\n");
+    const load = (): LoadedConfig =>
+      loadConfig(["--config", file], { environment: {}, platform: process.platform });
+    const reloader = new Reloader({
+      current: load(),
+      load,
+      apply: async ({ config }) => {
+        applied.push(config.maxPerAddress);
+        if (applied.length === 1) appendFileSync(file, "address-rate = 5\n");
+        await Bun.sleep(10);
+        changes.changed();
+      },
+      log: SILENT,
+    });
+    try {
+      writeFileSync(file, "max-per-address = 2\n");
+      reloader.reload();
+      await changes.until(() => applied.length === 2, "another look at the file");
+      expect(readFileSync(file, "utf8")).toContain("address-rate");
+      await Bun.sleep(0); // it counts as current once it has been applied
+      expect(reloader.current.config.addressRate).toBe(5);
+    } finally {
+      reloader.stop();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+});

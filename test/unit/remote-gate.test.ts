@@ -1,0 +1,163 @@
+import { describe, expect, test } from "bun:test";
+import { RefusedError } from "../../src/core/errors.ts";
+import { type UserPolicy, unlimitedUser } from "../../src/core/users.ts";
+import { LocalGate } from "../../src/proxy/local-gate.ts";
+import { GateServer } from "../../src/workers/gate-server.ts";
+import type { FromWorker, ToWorker } from "../../src/workers/messages.ts";
+import { RemoteGate } from "../../src/workers/remote-gate.ts";
+import { RemoteHellos } from "../../src/workers/remote-hellos.ts";
+
+const KEY = new Uint8Array(16);
+const ADDRESS = "192.0.2.1";
+
+function user(limits: Partial<UserPolicy> = {}): UserPolicy {
+  return { ...unlimitedUser("ann", KEY), ...limits };
+}
+
+/** A gate with a worker at each of its two sides; every message becomes JSON in between. */
+function join(policy: UserPolicy, maxConnections?: number) {
+  const gate = new LocalGate({ onRevoked: () => {} });
+  gate.configure({
+    users: [policy],
+    limits: { maxConnections, maxPerAddress: undefined, addressRate: undefined },
+  });
+  const connect = () => {
+    const server = new GateServer(gate, (message) => queueMicrotask(() => answer(message)));
+    const remote = new RemoteGate((message) => queueMicrotask(() => ask(message)));
+    const ask = (message: FromWorker): void => {
+      const said = JSON.parse(JSON.stringify(message)) as FromWorker;
+      if (said.type === "arrive") server.arrive(said);
+      if (said.type === "enter") server.enter(said);
+      if (said.type === "leave") server.leave(said);
+      if (said.type === "lease") server.lease(said);
+    };
+    const answer = (message: ToWorker): void => {
+      const said = JSON.parse(JSON.stringify(message)) as ToWorker;
+      if (said.type === "arrived") remote.onArrived(said.visit, said.refused);
+      if (said.type === "entered") remote.onEntered(said.visit, said);
+      if (said.type === "leased") remote.onLeased(said.user, said.bytes);
+    };
+    return { server, remote };
+  };
+  return { gate, first: connect(), second: connect() };
+}
+
+async function refusalOf(attempt: Promise<unknown>): Promise<string> {
+  const error = await attempt.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  return error instanceof RefusedError ? error.code : String(error);
+}
+
+describe("RemoteGate", () => {
+  test("counts the connections of all workers together", async () => {
+    const { gate, first, second } = join(user({ maxConnections: 2 }));
+    const one = await first.remote.arrive(ADDRESS);
+    const two = await second.remote.arrive(ADDRESS);
+    const three = await second.remote.arrive(ADDRESS);
+    await one.enter("ann");
+    await two.enter("ann");
+    expect(await refusalOf(Promise.resolve(three.enter("ann")))).toBe("user-connections");
+    one.leave();
+    await Bun.sleep(0);
+    await three.enter("ann");
+    for (const visit of [two, three]) visit.leave();
+    await Bun.sleep(0);
+    expect(gate.connections).toBe(0);
+  });
+
+  test("refuses who is over the limit of the whole server", async () => {
+    const { first, second } = join(user(), 1);
+    await first.remote.arrive(ADDRESS);
+    expect(await refusalOf(second.remote.arrive(ADDRESS))).toBe("connections");
+  });
+
+  test("gives back what a worker had when it dies", async () => {
+    const { gate, first } = join(user());
+    for (let count = 0; count < 5; count++) await (await first.remote.arrive(ADDRESS)).enter("ann");
+    expect(gate.connections).toBe(5);
+    first.server.close();
+    expect(gate.connections).toBe(0);
+    expect(gate.users()[0]?.connections).toBe(0);
+  });
+
+  test("lets nobody in, and keeps nobody waiting, without a supervisor", async () => {
+    const { first } = join(user());
+    const waiting = first.remote.arrive(ADDRESS);
+    first.remote.close();
+    expect(await refusalOf(waiting)).toBe("connections");
+    expect(await refusalOf(first.remote.arrive(ADDRESS))).toBe("connections");
+  });
+
+  test("shares one rate between the workers", async () => {
+    const rate = 1_000_000;
+    const { first, second } = join(user({ rateBytes: rate }));
+    const buckets = await Promise.all(
+      [first, second].map(async ({ remote }) => (await (await remote.arrive(ADDRESS)).enter("ann")).rate),
+    );
+    const moved = [0, 0];
+    const from = performance.now();
+    const run = (index: number): void => {
+      const bucket = buckets[index];
+      if (bucket === undefined || performance.now() - from > 1_500) return;
+      while (!bucket.empty) {
+        bucket.spend(4_096);
+        moved[index] = (moved[index] ?? 0) + 4_096;
+      }
+      bucket.whenReady(() => run(index));
+    };
+    run(0);
+    run(1);
+    await Bun.sleep(1_600);
+    const total = (moved[0] ?? 0) + (moved[1] ?? 0);
+    expect(total).toBeGreaterThan(rate * 1.5 * 0.85);
+    expect(total).toBeLessThan(rate * 1.5 * 1.25); // and what may pass at once at the beginning
+    expect(Math.min(...moved)).toBeGreaterThan(total * 0.3);
+  });
+
+  test("lets one worker alone have all of a rate", async () => {
+    const rate = 1_000_000;
+    const { first, second } = join(user({ rateBytes: rate }));
+    await (await second.remote.arrive(ADDRESS)).enter("ann"); // it is there, and moves nothing
+    const { rate: bucket } = await (await first.remote.arrive(ADDRESS)).enter("ann");
+    let moved = 0;
+    const from = performance.now();
+    const run = (): void => {
+      if (bucket === undefined || performance.now() - from > 1_500) return;
+      while (!bucket.empty) {
+        bucket.spend(4_096);
+        moved += 4_096;
+      }
+      bucket.whenReady(run);
+    };
+    run();
+    await Bun.sleep(1_600);
+    expect(moved).toBeGreaterThan(rate * 1.5 * 0.85);
+  });
+});
+
+describe("RemoteHellos", () => {
+  test("passes on what the supervisor says", async () => {
+    const asked: FromWorker[] = [];
+    const hellos = new RemoteHellos((message) => asked.push(message));
+    const first = hellos.claim(new Uint8Array(32).fill(1));
+    const second = hellos.claim(new Uint8Array(32).fill(2));
+    expect(asked).toMatchObject([
+      { type: "claim", id: 1, random: "01".repeat(32) },
+      { type: "claim", id: 2, random: "02".repeat(32) },
+    ]);
+    hellos.onClaimed(2, false);
+    hellos.onClaimed(1, true);
+    expect(await first).toBeTrue();
+    expect(await second).toBeFalse();
+  });
+
+  test("takes a hello for known when nobody can tell", async () => {
+    const hellos = new RemoteHellos(() => {});
+    const waiting = hellos.claim(new Uint8Array(32));
+    hellos.close();
+    expect(await waiting).toBeFalse();
+    expect(await hellos.claim(new Uint8Array(32))).toBeFalse();
+  });
+});
