@@ -15,7 +15,7 @@ interface Written {
   readonly criteria: readonly { readonly name: string; readonly holds: boolean }[];
 }
 
-describe.skipIf(!LINUX)("a soak of half a minute", () => {
+describe.skipIf(!LINUX)("a short soak", () => {
   it(
     "finds nothing that should not be, whatever it does to the proxy",
     async () => {
