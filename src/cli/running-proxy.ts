@@ -21,6 +21,11 @@ const SUMMARY_MS = 60_000;
 /** How long sessions may finish by themselves when the program ends, in milliseconds. */
 const GRACE_MS = 5_000;
 
+/** The keys that no log line may have in it. */
+export interface KnownKeys {
+  keys: readonly Uint8Array[];
+}
+
 /** What a {@link RunningProxy} is started with. */
 export interface ProxyParts {
   readonly version: string;
@@ -30,6 +35,7 @@ export interface ProxyParts {
   /** One for each process that serves; `undefined`: this one opens its own. */
   readonly sockets: readonly ListeningSocket[] | undefined;
   readonly log: ProcessLogger;
+  readonly known: KnownKeys;
   readonly state: State;
 }
 
@@ -47,11 +53,12 @@ export class RunningProxy {
 
   /** Serves from now on. @throws {StartError} @throws {ConfigError} */
   static async start(parts: ProxyParts): Promise<RunningProxy> {
-    const { loaded, log, sockets, state } = parts;
+    const { loaded, log, known, sockets, state } = parts;
     let engine: Engine | undefined;
     const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
     const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
+    known.keys = settings.secrets.map(({ key }) => key);
     gate.configure(gateRulesOf(settings.config, settings.secrets));
     if (loaded.raw.users !== undefined) await usage.start();
     const onUsed = (bytes: ReadonlyMap<string, Usage>): void => {
@@ -141,6 +148,7 @@ export class RunningProxy {
 
   async #apply(loaded: LoadedConfig): Promise<void> {
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
+    this.#parts.known.keys = settings.secrets.map(({ key }) => key);
     await this.#engine.reload(settings);
     this.#gate.configure(gateRulesOf(settings.config, settings.secrets));
     this.#parts.log.setLevel(loaded.config.logLevel);

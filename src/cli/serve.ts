@@ -6,10 +6,10 @@ import type { LoadedConfig } from "../config/load-config.ts";
 import { StartError } from "../core/errors.ts";
 import type { HttpServer } from "../observe/http-server.ts";
 import { createLogger } from "../observe/log.ts";
+import { hideKnownKeys } from "../observe/log-guard.ts";
 import type { StatusReport } from "../observe/status-report.ts";
 import { formatBanner } from "./banner.ts";
-import { redactLog } from "./redact-log.ts";
-import { RunningProxy } from "./running-proxy.ts";
+import { type KnownKeys, RunningProxy } from "./running-proxy.ts";
 import { resolveSecrets } from "./secrets.ts";
 import { Signals } from "./signals.ts";
 import { isStateFile, openState, stateFolder } from "./state.ts";
@@ -33,10 +33,11 @@ export async function serve(load: () => LoadedConfig, version: string): Promise<
   await giveUpPrivileges(config);
 
   const { logLevel: level, logFormat: format, logFile: file } = config;
-  const log = await createLogger({ level, format, file, redact: redactLog });
+  const known: KnownKeys = { keys: [] };
+  const log = await createLogger({ level, format, file, redact: hideKnownKeys(() => known.keys) });
   const state = openState((error) => log.warn(error.message));
   if (state.damaged) log.warn("what was learned about routes cannot be read: it is learned anew");
-  proxy = await RunningProxy.start({ version, loaded, load, sockets, log, state });
+  proxy = await RunningProxy.start({ version, loaded, load, sockets, log, known, state });
   signals.serve({
     reload: () => proxy.reload(),
     reopenLog: () => proxy.reopenLog(),

@@ -144,6 +144,7 @@ export class Service {
     }
     this.server.use(next.deps, () => this.#letGo(before.routes));
     this.server.setLimits(this.#deps.room.limitsOf(settings.config));
+    this.stats.forgetUsersBut(new Set(settings.secrets.map(({ name }) => name)));
   }
 
   /** Accepts nobody any more, and ends what has not ended after `graceMs`. */

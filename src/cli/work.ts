@@ -1,6 +1,7 @@
 import { ConfigError, StartError } from "../core/errors.ts";
 import { duplicate } from "../net/libc.ts";
 import { createRecordLogger, type ProcessLogger } from "../observe/log.ts";
+import { hideKnownKeys } from "../observe/log-guard.ts";
 import type { LogRecord } from "../observe/log-record.ts";
 import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import { type FromWorker, PROTOCOL, type StartMessage, type ToWorker } from "../workers/messages.ts";
@@ -8,7 +9,6 @@ import { Outbox } from "../workers/outbox.ts";
 import { RemoteGate } from "../workers/remote-gate.ts";
 import { RemoteHellos } from "../workers/remote-hellos.ts";
 import { ProcessRoom } from "./build-gate.ts";
-import { redactLog } from "./redact-log.ts";
 import { Service } from "./service.ts";
 import { openState } from "./state.ts";
 import { survive } from "./survive.ts";
@@ -45,6 +45,8 @@ class WorkerRun {
   readonly #hellos: RemoteHellos;
   readonly #lag = new LagWatch();
   readonly #timers: ReturnType<typeof setInterval>[] = [];
+  /** No log line may have them in it. */
+  #keys: readonly Uint8Array[] = [];
   #records: LogRecord[] = [];
   #log: ProcessLogger | undefined;
   #service: Service | undefined;
@@ -139,9 +141,10 @@ class WorkerRun {
       const log = createRecordLogger({
         level: settings.config.logLevel,
         write: (record) => this.#write(record),
-        redact: redactLog,
+        redact: hideKnownKeys(() => this.#keys),
       });
       this.#log = log;
+      this.#keys = settings.secrets.map(({ key }) => key);
       this.#drainMs = settings.config.drainMs;
       survive(log);
       this.#firstFd = firstFd;
@@ -177,6 +180,7 @@ class WorkerRun {
   async #reload({ id, settings: sent }: Extract<ToWorker, { type: "reload" }>): Promise<void> {
     try {
       const settings = parseWorkerSettings(sent as WorkerSettings);
+      this.#keys = settings.secrets.map(({ key }) => key);
       await this.#service?.reload(settings);
       this.#log?.setLevel(settings.config.logLevel);
       this.#drainMs = settings.config.drainMs;

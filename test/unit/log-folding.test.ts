@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import type { LogFields, LogLevel } from "../../src/core/logger.ts";
 import { FoldingSink, LINE_BUDGETS } from "../../src/observe/log-folding.ts";
 import { formatText, type LogRecord } from "../../src/observe/log-record.ts";
@@ -182,5 +183,20 @@ describe("FoldingSink, budgets", () => {
       setup.say("session ended", { session: at, user: "ann" }, "info");
     });
     expect(setup.lines).toHaveLength(10);
+  });
+});
+
+describe("docs/LOGS.md", () => {
+  test("states these budgets, and what they come to in a day", () => {
+    const docs = readFileSync(new URL("../../docs/LOGS.md", import.meta.url), "utf8");
+    for (const [level, { perSecond, burst }] of Object.entries(LINE_BUDGETS)) {
+      const row = docs
+        .split("\n")
+        .find((line) => line.startsWith("| `") && line.includes(`\`${level}\``) && line.includes(" GB"));
+      const [, , atOnce = "", forLong = "", aDay = ""] = row?.split("|") ?? [];
+      expect(atOnce.trim()).toBe(burst.toLocaleString("en-US"));
+      expect(forLong.trim()).toBe(String(perSecond));
+      expect(Number.parseFloat(aDay)).toBeCloseTo((perSecond * 250 * 86_400) / 1e9, 1);
+    }
   });
 });

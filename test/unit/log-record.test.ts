@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { hideKeys } from "../../src/observe/log-guard.ts";
+import { hideKeys, hideKnownKeys } from "../../src/observe/log-guard.ts";
 import { formatJson, formatLine, formatText, type LogRecord } from "../../src/observe/log-record.ts";
 
 const record = (changes: Partial<LogRecord> = {}): LogRecord => ({
@@ -109,4 +109,43 @@ describe("hideKeys()", () => {
       expect(hideKeys(text)).toBe(text);
     },
   );
+});
+
+describe("hideKnownKeys()", () => {
+  const key = Uint8Array.from({ length: 16 }, (_, at) => at * 17 + 3);
+  const hide = hideKnownKeys(() => [key]);
+  const withForm = (...bytes: readonly number[]): Buffer =>
+    Buffer.from([...bytes, ...key, ...Buffer.from("example.org")]);
+
+  test.each([
+    Buffer.from(key).toString("base64"),
+    Buffer.from(key).toString("base64url"),
+    withForm(0xdd).toString("base64"),
+    withForm(0xee).toString("base64url"),
+    `xyz${Buffer.from(key).toString("base64url")}`,
+    `tg://proxy?server=a&secret=${withForm(0xee).toString("base64url")}&port=1`,
+  ])("takes the key out of %j", (text) => {
+    const hidden = hide(`Cannot use ${text}: no`);
+    expect(hidden).toContain("(a secret)");
+    expect(hidden).toEndWith(": no");
+    expect(hidden).not.toContain(Buffer.from(key).toString("base64").slice(1, 12));
+  });
+
+  test.each([
+    "",
+    "/home/Ann1/.config/tgws/routes-and-more.json",
+    Buffer.from(key.toReversed()).toString("base64"),
+    "kws2-some-worker-of-mine9A.workers.dev",
+  ])("leaves %j as it is", (text) => {
+    expect(hide(text)).toBe(text);
+  });
+
+  test("follows keys that change", () => {
+    let keys: readonly Uint8Array[] = [];
+    const follow = hideKnownKeys(() => keys);
+    const text = Buffer.from(key).toString("base64");
+    expect(follow(text)).toBe(text);
+    keys = [key];
+    expect(follow(text)).not.toBe(text);
+  });
 });

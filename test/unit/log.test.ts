@@ -218,6 +218,7 @@ describe("createLogger(), records of other processes", () => {
 describe("createLogger(), secrets", () => {
   const KEY = "0123456789abcdef0123456789abcdef";
   const BASE64 = Buffer.from(KEY, "hex").toString("base64");
+  const GUARD = resolve(import.meta.dir, "../../src/observe/log-guard.ts");
   const FORMS = [KEY, KEY.toUpperCase(), `dd${KEY}`, `ee${KEY}6578616d706c65`, BASE64];
   /** Every path by which a text can get into the log. */
   const SAY = `
@@ -233,7 +234,8 @@ describe("createLogger(), secrets", () => {
 
   test.each(["plain", "pretty", "json"] as const)("are never written: %s", async (format) => {
     const file = { path, maxBytes: 1024 * KIB, backups: 0 };
-    const redact = `(text) => text.replaceAll(${JSON.stringify(BASE64)}, "(a secret)")`;
+    const redact = `(await import(${JSON.stringify(GUARD)})).hideKnownKeys(
+      () => [new Uint8Array(Buffer.from(${JSON.stringify(KEY)}, "hex"))])`;
     const { code, stderr } = await runWithLog(SAY, { level: "debug", format, file, redact });
     expect(code).toBe(0);
     for (const text of [stderr, readFileSync(path, "utf8")]) {
