@@ -248,6 +248,7 @@ export class Soak {
     load.send(this.#startOrder(proxy, cover));
     const isOver = (): boolean => this.#stopped || performance.now() - startedAt >= this.#phases.end;
     const faults = this.#injectFaults(this.#rig(proxy, dc, load), startedAt, isOver);
+    faults.catch(() => this.stop()); // it is thrown when the loop has ended
     let saidAt = 0;
     while (!isOver()) {
       await Bun.sleep(SAMPLE_MS);
