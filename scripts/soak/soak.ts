@@ -127,6 +127,7 @@ export class Soak {
       ...{
         excused: this.#judge.excused,
         samples: this.#samples,
+        atRest: { before, after },
         criteria,
         endings: state?.figures.connections.ended ?? countEndings(this.#log()),
       },
@@ -313,7 +314,7 @@ export class Soak {
   /** Waits until no session is left, and counts descriptors then. */
   async #calm(proxy: SoakProxy, known: KnownPorts): Promise<readonly Counted[]> {
     const count = (): readonly Counted[] =>
-      proxy.sample().map(({ pid, role }) => ({ pid, role, census: takeCensus(pid, known) }));
+      proxy.sample().map(({ pid, role, rssKib }) => ({ pid, role, rssKib, census: takeCensus(pid, known) }));
     const late = performance.now() + CALM_WITHIN_MS;
     for (;;) {
       const counted = count();

@@ -26,6 +26,7 @@ const SHORT_LEAST_LOAD_SHARE = 0.5;
 export interface Counted {
   readonly pid: number;
   readonly role: string;
+  readonly rssKib: number;
   readonly census: Census;
 }
 

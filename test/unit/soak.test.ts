@@ -126,7 +126,12 @@ describe("Judge", () => {
 
 describe("judgeDescriptors()", () => {
   const before = [
-    { pid: 1, role: "worker", census: { listener: 1, "data centre": 3, "anon_inode:[eventfd]": 2 } },
+    {
+      pid: 1,
+      role: "worker",
+      rssKib: 0,
+      census: { listener: 1, "data centre": 3, "anon_inode:[eventfd]": 2 },
+    },
   ];
 
   it.each([
@@ -139,7 +144,11 @@ describe("judgeDescriptors()", () => {
     ["a listener less", { "anon_inode:[eventfd]": 2 }, false],
     ["an event descriptor more", { listener: 1, "anon_inode:[eventfd]": 3 }, false],
   ])("judges %s", (_, census, holds) => {
-    const { details, ...criterion } = judgeDescriptors(before, [{ pid: 2, role: "worker", census }], 8);
+    const { details, ...criterion } = judgeDescriptors(
+      before,
+      [{ pid: 2, role: "worker", rssKib: 0, census }],
+      8,
+    );
     expect(criterion.holds).toBe(holds);
     expect(details).toHaveLength(holds ? 0 : 1);
   });
@@ -153,7 +162,7 @@ describe("judgeMemory()", () => {
   const phases = planPhases(600_000);
   const grown = (share: number) =>
     Array.from({ length: 600 }, (_, second) => {
-      const rssKib = 100_000 * (second >= 540 ? 1 + share : 1);
+      const rssKib = 100_000 * (second >= 500 ? 1 + share : 1);
       return {
         at: second * 1_000,
         live: 1,
