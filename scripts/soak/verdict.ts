@@ -131,6 +131,20 @@ export function judgeCounts(state: ReportedState): Criterion {
   return { name: "it counts nobody when nobody is there", holds: details.length === 0, details };
 }
 
+/** Whether there is nothing in a list of what should not be. */
+export function judgeList(name: string, list: readonly string[]): Criterion {
+  return { name, holds: list.length === 0, details: list.slice(0, 20) };
+}
+
+/** Whether the proxy has ended as it should. */
+export function judgeExit(code: number | undefined): Criterion {
+  return {
+    name: "it ends with code 0",
+    holds: code === 0,
+    details: code === 0 ? [] : [`${code ?? "it did not end"}`],
+  };
+}
+
 /** Whether the log has nothing in it that must never happen. */
 export function judgeLog(text: string): Criterion {
   const bad = text.split("\n").filter((line) => /a bug, please|internal-error/.test(line));
