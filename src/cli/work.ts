@@ -43,7 +43,7 @@ class WorkerRun {
   readonly #outbox: Outbox<FromWorker>;
   readonly #gate: RemoteGate;
   readonly #hellos: RemoteHellos;
-  readonly #lag = new LagWatch();
+  #lag: LagWatch | undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
   /** No log line may have them in it. */
   #keys: readonly Uint8Array[] = [];
@@ -153,6 +153,7 @@ class WorkerRun {
       this.#gate.configure(remoteRulesOf(settings.config));
       this.#drainMs = settings.config.drainMs;
       survive(log);
+      if (settings.config.status !== undefined) this.#lag = new LagWatch();
       this.#firstFd = firstFd;
       const fd = duplicate(firstFd + index);
       if (fd === undefined) throw new Error("the socket cannot be duplicated");
