@@ -1,3 +1,4 @@
+import { type ConfigChanges, compareConfigs } from "../config/compare.ts";
 import { parseConfig } from "../config/config.ts";
 import { FIELD_NAMES, FIELDS, type FieldName, type RawConfig } from "../config/fields.ts";
 import type { LoadedConfig } from "../config/load-config.ts";
@@ -77,16 +78,17 @@ export class Reloader {
       const found = load();
       files = new Map([...lookAt(filesOf(found)), ...files]);
       if (before.file !== undefined && found.file === undefined) throw new Error(`${before.file} is gone`);
-      const { raw, waiting } = keepAtStart(before.raw, found.raw);
+      const raw = keepAtStart(before.raw, found.raw);
       const next = { ...found, raw, config: parseConfig(raw) };
       await apply(next);
       this.#current = next;
       this.#loadedAt = Date.now();
       this.#lastError = undefined;
-      const changes = describeChanges(before.raw, raw);
-      log.info(`configuration reloaded: ${changes.join("; ") || "nothing has changed"}`);
+      const changes = compareConfigs(before.raw, found.raw);
+      log.info(`configuration reloaded: ${describeChanges(changes)}`);
       for (const warning of found.warnings) if (!before.warnings.includes(warning)) log.warn(warning);
-      if (waiting.length > 0) log.warn(`takes effect at the next start only: ${waiting.join(", ")}`);
+      if (changes.atStart.length > 0)
+        log.warn(`takes effect at the next start only: ${namesOf(changes.atStart)}`);
       const named = filesOf(next);
       files = new Map([...files].filter(([path]) => named.includes(path)));
     } catch (error) {
@@ -97,11 +99,14 @@ export class Reloader {
   }
 }
 
-/** What the configuration was read from, and what it names that is read at a reload. */
-function filesOf({ file, config }: LoadedConfig): string[] {
+/**
+ * What the configuration was read from, and what it names that is read at a reload. A file that is not there yet may be
+ * made while the proxy runs: by `tgws users add`.
+ */
+function filesOf({ place, config }: LoadedConfig): string[] {
   const lists = [...config.allow, ...config.deny].filter((text) => !isNetworkText(text));
   return [
-    ...(file === undefined ? [] : [file]),
+    ...(place === undefined ? [] : [place]),
     ...lists,
     ...(config.tlsCaFile === undefined ? [] : [config.tlsCaFile]),
   ];
@@ -115,38 +120,33 @@ function explain(error: unknown): string[] {
   });
 }
 
-/** What only a start can change stays as it is; `waiting` names what has changed of that. */
-function keepAtStart(before: RawConfig, found: RawConfig): { raw: RawConfig; waiting: string[] } {
-  const raw: Partial<Record<FieldName, readonly string[]>> = { ...found };
-  const waiting: string[] = [];
+/** What only a start can change stays as it is. */
+function keepAtStart(before: RawConfig, found: RawConfig): RawConfig {
+  const raw: { -readonly [Name in keyof RawConfig]: RawConfig[Name] } = { ...found };
   for (const name of FIELD_NAMES) {
     if (FIELDS[name].live) continue;
-    if (!isSame(before[name], found[name])) waiting.push(FIELDS[name].flag);
     const old = before[name];
     if (old === undefined) delete raw[name];
     else raw[name] = old;
   }
-  return { raw: { ...raw, ...(found.users === undefined ? {} : { users: found.users }) }, waiting };
+  return raw;
 }
 
 /** The names of what has changed, never the values: they may be secret. */
-function describeChanges(before: RawConfig, after: RawConfig): string[] {
-  const changes: string[] = [];
-  const settings = FIELD_NAMES.filter((name) => !isSame(before[name], after[name]));
-  if (settings.length > 0) changes.push(`changed ${settings.map((name) => FIELDS[name].flag).join(", ")}`);
-  const old = new Map((before.users ?? []).map((user) => [user.name, JSON.stringify(user.settings)]));
-  const now = new Map((after.users ?? []).map((user) => [user.name, JSON.stringify(user.settings)]));
-  const added = [...now.keys()].filter((name) => !old.has(name));
-  const gone = [...old.keys()].filter((name) => !now.has(name));
-  const other = [...now.keys()].filter((name) => old.has(name) && old.get(name) !== now.get(name));
+function describeChanges({ live, users }: ConfigChanges): string {
+  const parts = live.length === 0 ? [] : [`changed ${namesOf(live)}`];
   for (const [what, names] of [
-    ["new users", added],
-    ["removed users", gone],
-    ["changed users", other],
+    ["new users", users.added],
+    ["removed users", users.removed],
+    ["changed users", users.changed],
   ] as const) {
-    if (names.length > 0) changes.push(`${what} ${listSome(names)}`);
+    if (names.length > 0) parts.push(`${what} ${listSome(names)}`);
   }
-  return changes;
+  return parts.join("; ") || "nothing has changed";
+}
+
+function namesOf(fields: readonly FieldName[]): string {
+  return fields.map((name) => FIELDS[name].flag).join(", ");
 }
 
 const MOST_NAMED = 8;
@@ -154,10 +154,6 @@ const MOST_NAMED = 8;
 function listSome(names: readonly string[]): string {
   const more = names.length > MOST_NAMED ? ` and ${names.length - MOST_NAMED} more` : "";
   return names.slice(0, MOST_NAMED).join(", ") + more;
-}
-
-function isSame(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
 }
 
 /** As the configuration has checked it: a network in CIDR notation, else the name of a file. */

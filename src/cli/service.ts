@@ -87,7 +87,6 @@ export class Service {
         host: config.host,
         port: socket?.port ?? config.port,
         fd: socket?.fd,
-        highWater: config.queueBytes,
         quiet: QUIET_LIMITS,
         limits: deps.room.limitsOf(config),
         relieve: () => service.#setup.routes.relieve(),

@@ -49,10 +49,12 @@ export class UsageKeeper {
   /** Also without anything to add: `tgws users reset` may have been there. */
   #write(): void {
     if (this.#store === undefined) return;
-    const pending = this.#pending;
+    const users = new Set(this.#gate.users().map(({ name }) => name));
+    // What somebody moved who is not there any more must not come back: the name may be given to somebody else.
+    const pending = new Map([...this.#pending].filter(([name]) => users.has(name)));
     this.#pending = new Map();
     const totals = new Map(this.#store.add(pending));
-    for (const { name } of this.#gate.users()) if (!totals.has(name)) totals.set(name, { up: 0, down: 0 });
+    for (const name of users) if (!totals.has(name)) totals.set(name, { up: 0, down: 0 });
     this.#gate.load(totals);
   }
 }

@@ -30,9 +30,7 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
   checkName(name);
   const path = pathOf(rest);
   const changes = readChanges(given);
-  const values = { secret: generateSecret().toHex(), ...changes };
   let kept = false;
-  let config: Config | undefined;
   await editFile(path, async (before) => {
     let text = before ?? HEADER;
     if (userNames(path, text).includes(name))
@@ -40,13 +38,15 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
     const served = loadFor(rest, {}, text).config.users.length === 0 ? keptSecret() : undefined;
     kept = served !== undefined && name !== FIRST_USER;
     if (served !== undefined && kept) text = await addUser(text, FIRST_USER, { secret: served.toHex() });
-    text = await addUser(text, name, values);
-    ({ config } = loadFor(rest, {}, text));
+    const secret = (kept ? undefined : served) ?? generateSecret();
+    text = await addUser(text, name, { secret: secret.toHex(), ...changes });
+    loadFor(rest, {}, text); // refuses what could not be used
     return text;
   });
+  const config = reload(rest);
   console.log(`Added ${name} to ${path}`);
   if (kept) console.log(`Added ${FIRST_USER}, too: the secret that was served so far`);
-  if (config !== undefined) printUserLinks(config, name);
+  if (config.port !== 0) printUserLinks(config, name); // a link needs the real port
 }
 
 /** Changes the limits of a user. @throws {ConfigError | StartError} */
@@ -116,7 +116,6 @@ async function change(
   edit: (text: string, config: Config) => string | Promise<string>,
 ): Promise<{ readonly config: Config; readonly path: string }> {
   const path = pathOf(rest);
-  let config: Config | undefined;
   await editFile(path, async (before) => {
     const text = before ?? "";
     const loaded = loadFor(rest, {}, text);
@@ -127,10 +126,17 @@ async function change(
       throw new ConfigError([{ path: quote(name), message, hint: `[users.${name}] can be changed` }]);
     }
     const after = await edit(text, loaded.config);
-    ({ config } = loadFor(rest, {}, after));
-    return before === undefined && after === "" ? HEADER : after;
+    loadFor(rest, {}, after); // refuses what could not be used
+    return after;
   });
-  return { config: config ?? loadFor(rest).config, path };
+  return { config: reload(rest), path };
+}
+
+/** Reads what is in the file now, and says what to know about it: that others can read it, or nobody is served. */
+function reload(rest: readonly string[]): Config {
+  const { config, warnings } = loadFor(rest);
+  for (const warning of warnings) console.error(`tgws: ${warning}`);
+  return config;
 }
 
 function pathOf(rest: readonly string[]): string {

@@ -8,7 +8,7 @@ import { type FromWorker, PROTOCOL, type StartMessage, type ToWorker } from "../
 import { Outbox } from "../workers/outbox.ts";
 import { RemoteGate } from "../workers/remote-gate.ts";
 import { RemoteHellos } from "../workers/remote-hellos.ts";
-import { ProcessRoom } from "./build-gate.ts";
+import { ProcessRoom, remoteRulesOf } from "./build-gate.ts";
 import { Service } from "./service.ts";
 import { openState } from "./state.ts";
 import { survive } from "./survive.ts";
@@ -43,7 +43,7 @@ class WorkerRun {
   readonly #outbox: Outbox<FromWorker>;
   readonly #gate: RemoteGate;
   readonly #hellos: RemoteHellos;
-  readonly #lag = new LagWatch();
+  #lag: LagWatch | undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
   /** No log line may have them in it. */
   #keys: readonly Uint8Array[] = [];
@@ -63,7 +63,12 @@ class WorkerRun {
     this.ended = promise;
     this.#end = resolve;
     this.#outbox = new Outbox(send);
-    this.#gate = new RemoteGate(this.#post);
+    this.#gate = new RemoteGate({
+      post: this.#post,
+      postLater: (message) => {
+        if (!this.#orphaned) this.#outbox.postLater(message);
+      },
+    });
     this.#hellos = new RemoteHellos(this.#post);
   }
 
@@ -145,8 +150,10 @@ class WorkerRun {
       });
       this.#log = log;
       this.#keys = settings.secrets.map(({ key }) => key);
+      this.#gate.configure(remoteRulesOf(settings.config));
       this.#drainMs = settings.config.drainMs;
       survive(log);
+      if (settings.config.status !== undefined) this.#lag = new LagWatch();
       this.#firstFd = firstFd;
       const fd = duplicate(firstFd + index);
       if (fd === undefined) throw new Error("the socket cannot be duplicated");
@@ -182,6 +189,7 @@ class WorkerRun {
       const settings = parseWorkerSettings(sent as WorkerSettings);
       this.#keys = settings.secrets.map(({ key }) => key);
       await this.#service?.reload(settings);
+      this.#gate.configure(remoteRulesOf(settings.config));
       this.#log?.setLevel(settings.config.logLevel);
       this.#drainMs = settings.config.drainMs;
       this.#post({ type: "reloaded", id });

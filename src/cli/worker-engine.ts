@@ -165,6 +165,9 @@ export class WorkerEngine implements Engine, WorkerListener {
       case "enter":
         known.gate.enter(message);
         break;
+      case "came":
+        known.gate.came(message);
+        break;
       case "leave":
         known.gate.leave(message);
         break;

@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import {
   chmodSync,
-  chownSync,
   closeSync,
   fsyncSync,
+  lchownSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -82,7 +82,7 @@ function replace(target: string, text: string, before: string | undefined): bool
 function adopt(path: string, { uid, gid, mode }: Stats): void {
   if (process.platform === "win32") return;
   const own = statSync(path);
-  if (own.uid !== uid || own.gid !== gid) chownSync(path, uid, gid);
+  if (own.uid !== uid || own.gid !== gid) lchownSync(path, uid, gid);
   chmodSync(path, mode & 0o7777);
 }
 

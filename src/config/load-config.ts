@@ -34,6 +34,8 @@ export interface LoadedConfig {
   readonly origins: Origins;
   /** The configuration file that was read. */
   readonly file: string | undefined;
+  /** Where it is, or would be looked for. */
+  readonly place: string | undefined;
   readonly warnings: readonly string[];
 }
 
@@ -48,8 +50,7 @@ export function loadConfig(rawArgs: readonly string[], surroundings: Surrounding
   const place = findFile(sources, surroundings);
   const { written, state } = readFile(place, surroundings.fileText);
   sources.push(written);
-  const raw = mergeSources(sources);
-  const origins = mergeOrigins(sources);
+  const { raw, origins } = mergeSources(sources);
   const issues = sources.flatMap((source) => source.issues);
   // What a file that cannot be read would have said is not known: what depends on it cannot be judged.
   const judged = state === "unusable" ? withoutDependents(raw) : raw;
@@ -60,6 +61,7 @@ export function loadConfig(rawArgs: readonly string[], surroundings: Surrounding
     raw,
     origins,
     file: state === "read" ? place?.path : undefined,
+    place: place?.path,
     warnings,
   };
 }
@@ -162,35 +164,29 @@ function sortingIssues<T>(place: FilePlace | undefined, parse: () => T): T {
   }
 }
 
-function mergeSources(sources: readonly Written[]): RawConfig {
+/** Lets each source overwrite what those say that count less. */
+function mergeSources(sources: readonly Written[]): { readonly raw: RawConfig; readonly origins: Origins } {
   const fields: Partial<Record<FieldName, readonly string[]>> = {};
-  for (const name of FIELD_NAMES) {
-    const texts = sourceOf(sources, name)?.fields.get(name);
-    if (texts !== undefined) fields[name] = texts;
+  const origins = new Map<string, Origin>();
+  for (const source of sources.toReversed()) {
+    for (const name of source.fields.keys()) {
+      for (const twin of TWINS.get(name) ?? []) {
+        delete fields[twin];
+        origins.delete(twin);
+      }
+    }
+    for (const [name, texts] of source.fields) fields[name] = texts;
+    for (const [place, origin] of source.origins) origins.set(place, origin);
   }
   const users: readonly RawUser[] = sources.flatMap((source) => source.users);
-  return users.length > 0 ? { ...fields, users } : fields;
-}
-
-function mergeOrigins(sources: readonly Written[]): Origins {
-  const origins = new Map<string, Origin>();
-  for (const source of sources) {
-    for (const [place, origin] of source.origins) {
-      const name = FIELD_NAMES.find((candidate) => candidate === place);
-      if (name === undefined || sourceOf(sources, name) === source) origins.set(place, origin);
-    }
-  }
-  return origins;
-}
-
-/** The one that counts for a field: the first that mentions it, or its twin. */
-function sourceOf(sources: readonly Written[], name: FieldName): Written | undefined {
-  const names = TWINS.find((twins) => twins.includes(name)) ?? [name];
-  return sources.find(({ fields }) => names.some((twin) => fields.has(twin)));
+  return { raw: users.length > 0 ? { ...fields, users } : fields, origins };
 }
 
 /** Two words for one thing: `-v` overrules what the file says about `log-level`. */
-const TWINS: readonly (readonly FieldName[])[] = [["logLevel", "verbose"]];
+const TWINS: ReadonlyMap<FieldName, readonly FieldName[]> = new Map<FieldName, readonly FieldName[]>([
+  ["logLevel", ["verbose"]],
+  ["verbose", ["logLevel"]],
+]);
 
 /** Leaves out what is wrong only when something else is not there. */
 function withoutDependents(raw: RawConfig): RawConfig {

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, lchownSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 
 /** Reads a small file of ours and takes the rights of others away; `undefined` when there is none. */
@@ -26,10 +26,21 @@ export function writeBeside<T>(path: string, text: string | Uint8Array, place: (
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     writeFileSync(temporary, text, { mode: 0o600, flag: "wx" });
+    ownLikeFolder(temporary);
     return place(temporary);
   } finally {
     rmSync(temporary, { force: true });
   }
+}
+
+/**
+ * Gives a new file to whom the folder belongs that it is in, where root has made it: `sudo tgws users add` in the folder
+ * of a service must not make a file that the service cannot read.
+ */
+export function ownLikeFolder(path: string): void {
+  if (process.getuid?.() !== 0) return;
+  const { uid, gid } = statSync(dirname(path));
+  if (uid !== 0) lchownSync(path, uid, gid); // whoever owns the folder could have put a link there
 }
 
 /** What a person needs of a file system's error: `EACCES`. */

@@ -1,6 +1,6 @@
 import { renameSync, statSync } from "node:fs";
 import { TgwsError } from "../core/errors.ts";
-import { hasCode, readPrivate, reasonOf, writeBeside } from "./private-file.ts";
+import { readPrivate, reasonOf, writeBeside } from "./private-file.ts";
 
 /** The largest state file, in bytes: everything that is kept is a list of a few names. */
 export const MAX_STATE_BYTES = 1024 * 1024;
@@ -58,13 +58,9 @@ export class StateFile {
 
 /** Whether there is a file; it is looked at before it is opened, since opening a pipe would wait for ever. */
 function hasSaneSize(path: string): boolean {
-  try {
-    const stats = statSync(path);
-    if (!stats.isFile()) throw new RangeError("not a file");
-    if (stats.size > MAX_STATE_BYTES) throw new RangeError("more than 1 MiB");
-    return true;
-  } catch (error) {
-    if (hasCode(error, "ENOENT")) return false;
-    throw error;
-  }
+  const stats = statSync(path, { throwIfNoEntry: false }); // an error at the start costs MiBs of memory for good
+  if (stats === undefined) return false;
+  if (!stats.isFile()) throw new RangeError("not a file");
+  if (stats.size > MAX_STATE_BYTES) throw new RangeError("more than 1 MiB");
+  return true;
 }

@@ -1,7 +1,7 @@
 import type { Database } from "bun:sqlite";
 import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
-import { reasonOf } from "./private-file.ts";
+import { ownLikeFolder, reasonOf } from "./private-file.ts";
 import { StateFileError } from "./state-file.ts";
 
 /** The database's name in the configuration folder. */
@@ -147,6 +147,7 @@ export class UsageStore {
   #open(): Database {
     mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 });
     closeSync(openSync(this.#path, "a", 0o600)); // SQLite itself makes it readable by others
+    ownLikeFolder(this.#path);
     return this.#make(this.#path);
   }
 

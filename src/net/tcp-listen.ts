@@ -61,7 +61,7 @@ export function listenTcp(options: ListenOptions, onAccept: (accepted: Accepted)
 type BunListener = TCPSocketListener<TcpChannel | undefined>;
 
 class TcpListener implements Listener {
-  readonly port: number;
+  port: number;
   shed = 0;
   readonly #options: ListenOptions;
   readonly #onAccept: (accepted: Accepted) => void;
@@ -78,9 +78,9 @@ class TcpListener implements Listener {
   constructor(options: ListenOptions, onAccept: (accepted: Accepted) => void) {
     this.#options = options;
     this.#onAccept = onAccept;
-    const listener = this.#open(options.fd);
-    this.#listener = listener;
-    this.port = options.fd === undefined ? listener.port : options.port;
+    this.port = options.port;
+    this.#listener = this.#open(options.fd);
+    if (options.fd === undefined) this.port = this.#listener.port; // also where 0 was asked for
   }
 
   alive(): Promise<boolean> {
@@ -104,10 +104,19 @@ class TcpListener implements Listener {
 
   resume(): void {
     this.#refusing = false;
+    if (this.#listener !== undefined || this.#stopped) return;
     const kept = this.#kept;
-    if (kept === undefined || this.#stopped) return;
-    this.#listener = this.#open(kept);
-    this.#kept = undefined; // it belongs to the listener now
+    try {
+      this.#listener = this.#open(kept);
+      this.#kept = undefined; // it belongs to the listener now
+    } catch (error) {
+      // What was inherited cannot be had again; of our own there may be another, the next time.
+      if (kept !== undefined && this.#options.fd === undefined) {
+        this.#kept = undefined;
+        closeLater(kept);
+      }
+      throw error;
+    }
   }
 
   async waiting(): Promise<boolean | undefined> {
@@ -120,8 +129,8 @@ class TcpListener implements Listener {
     this.#stopped = true;
     this.#listener?.stop(false);
     this.#collector.stop();
-    const kept = this.#kept;
-    if (kept !== undefined) void loadLibc().then((libc) => libc?.closeDescriptor(kept));
+    if (this.#kept !== undefined) closeLater(this.#kept);
+    this.#kept = undefined;
   }
 
   #open(fd: number | undefined): BunListener {
@@ -130,7 +139,7 @@ class TcpListener implements Listener {
     try {
       return Bun.listen<TcpChannel | undefined>({
         ...(fd === undefined
-          ? { hostname: host, port, reusePort: reusePort === true }
+          ? { hostname: host, port: this.port, reusePort: reusePort === true }
           : { fd, hostname: host, port }), // its types leave `fd` out, with which the others do not matter
         allowHalfOpen: true,
         socket,
@@ -187,6 +196,10 @@ type Libc = typeof import("./libc.ts");
 /** Loaded by need: it costs 2 MiB. `undefined` when there are no file descriptors left to load it with. */
 function loadLibc(): Promise<Libc | undefined> {
   return import("./libc.ts").catch(() => undefined);
+}
+
+function closeLater(fd: number): void {
+  void loadLibc().then((libc) => libc?.closeDescriptor(fd));
 }
 
 /** How long the kernel may take to accept a connection to ourselves, in milliseconds. */

@@ -67,9 +67,10 @@ export class FileSink implements LogSink {
   }
 
   /** One after the other: each stream that was opened is ended once. */
-  reopen(): Promise<void> {
+  async reopen(): Promise<boolean> {
     this.#reopened = this.#reopened.then(() => this.#reopen());
-    return this.#reopened;
+    await this.#reopened;
+    return this.#stream !== undefined;
   }
 
   async close(): Promise<void> {

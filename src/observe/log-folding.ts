@@ -96,8 +96,8 @@ export class FoldingSink implements LogSink {
     }
   }
 
-  async reopen(): Promise<void> {
-    await this.#sink.reopen?.();
+  async reopen(): Promise<boolean> {
+    return (await this.#sink.reopen?.()) ?? false;
   }
 
   async close(): Promise<void> {

@@ -15,8 +15,8 @@ export interface LogRecord {
 /** Takes records. Never throws, and never waits. */
 export interface LogSink {
   write(record: LogRecord): void;
-  /** What comes from now on goes to a new file, where there is one: the old was moved away. */
-  reopen?(): Promise<void>;
+  /** The file was moved away: what comes from now on goes to a new one. @returns Whether there is one now. */
+  reopen?(): Promise<boolean>;
   /** Waits until what was written is out. */
   close?(): Promise<void>;
   /** Records that could not be written, since the start. */

@@ -102,8 +102,8 @@ export class ProcessLogger implements LevelLogger {
   }
 
   /** The log file was moved away: what comes from now on goes to a new one. Nothing is lost. */
-  async reopen(): Promise<void> {
-    await this.#output.reopen?.();
+  async reopen(): Promise<boolean> {
+    return (await this.#output.reopen?.()) ?? false;
   }
 
   /** What was written is then out. */
@@ -135,8 +135,8 @@ class BothSinks implements LogSink {
     this.#file.write(record);
   }
 
-  async reopen(): Promise<void> {
-    await this.#file.reopen?.();
+  async reopen(): Promise<boolean> {
+    return (await this.#file.reopen?.()) ?? false;
   }
 
   async close(): Promise<void> {
@@ -164,7 +164,7 @@ function guard(sink: LogSink, redact: (text: string) => string): LogSink {
       });
       sink.write({ ...record, message: redact(record.message), fields: Object.fromEntries(fields) });
     },
-    reopen: async () => sink.reopen?.(),
+    reopen: async () => (await sink.reopen?.()) ?? false,
     close: async () => sink.close?.(),
     get lost() {
       return sink.lost ?? 0;

@@ -1,7 +1,7 @@
 import { RefusedError } from "../core/errors.ts";
 import { addressKey, isLoopbackKey } from "./address-key.ts";
 
-/** Addresses that are remembered: about 10 MiB. A stranger who has more of them does not make it grow. */
+/** Addresses that are remembered: about 12 MiB. A stranger who has more of them does not make it grow. */
 const MOST_ADDRESSES = 65_536;
 /** Entries that are looked at for each new one, so that the table is swept without ever being walked. */
 const SWEEP = 8;

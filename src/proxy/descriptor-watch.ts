@@ -38,6 +38,7 @@ export interface Strained {
  */
 export class DescriptorWatch {
   readonly #strained: Strained;
+  readonly #hasSpare: (count: number) => boolean;
   readonly #timer: ReturnType<typeof setInterval>;
   #looking = false;
   #accepted = 0;
@@ -54,8 +55,10 @@ export class DescriptorWatch {
   #ceilingAt = 0;
   #stopped = false;
 
-  constructor(strained: Strained) {
+  /** @param hasSpare Whether so many more could be opened. */
+  constructor(strained: Strained, hasSpare: (count: number) => boolean = hasSpareDescriptors) {
     this.#strained = strained;
+    this.#hasSpare = hasSpare;
     this.#timer = setInterval(() => void this.#look(), LOOK_MS);
   }
 
@@ -75,7 +78,7 @@ export class DescriptorWatch {
     try {
       const now = performance.now();
       if (this.#pausedUntil !== undefined) this.#goOn(now);
-      else if (!hasSpareDescriptors(1)) await this.#makeRoom(now);
+      else if (!this.#hasSpare(1)) await this.#makeRoom(now);
       else if (await this.#acceptsInVain(now)) await this.#pause(now);
       this.#raiseCeiling(now);
     } finally {
@@ -83,11 +86,13 @@ export class DescriptorWatch {
     }
   }
 
+  readonly #isShort = (): boolean => !this.#hasSpare(ENOUGH_DESCRIPTORS);
+
   /** Descriptors are short: sheds until there are enough, at once, or else nobody could be paused either. */
   async #makeRoom(now: number): Promise<void> {
     this.#strained.relieve();
     const before = this.#strained.size;
-    this.#ceiling = Math.max(1, before - this.#strained.shedWhile(isShort));
+    this.#ceiling = Math.max(1, before - this.#strained.shedWhile(this.#isShort));
     this.#ceilingAt = now;
     await this.#pause(now);
   }
@@ -104,7 +109,7 @@ export class DescriptorWatch {
 
   #goOn(now: number): void {
     if (this.#pausedUntil === undefined || now < this.#pausedUntil) return;
-    this.#strained.shedWhile(isShort);
+    this.#strained.shedWhile(this.#isShort);
     try {
       this.#strained.resume();
     } catch {
@@ -135,5 +140,3 @@ export class DescriptorWatch {
     this.#ceiling = Math.floor(this.#ceiling * (1 + RECOVERY.part)) + 1;
   }
 }
-
-const isShort = (): boolean => !hasSpareDescriptors(ENOUGH_DESCRIPTORS);

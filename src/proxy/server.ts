@@ -10,6 +10,8 @@ export interface ServerLimits {
   readonly maxConnections: number | undefined;
   /** Bytes that wait to be sent, over all sessions. Above, those that have moved nothing for longest are dropped. */
   readonly bufferBytes: number | undefined;
+  /** Bytes queued for a client from which on it counts as congested; of those who come from now on. */
+  readonly queueBytes: number;
 }
 
 /** Where a server listens, and its limits. */
@@ -20,8 +22,6 @@ export interface ServerOptions {
   readonly fd?: number | undefined;
   /** Others listen there, too, and the system shares out who comes. */
   readonly reusePort?: boolean;
-  /** Bytes queued for a client from which on it counts as congested. */
-  readonly highWater: number;
   readonly quiet: QuietLimits;
   readonly limits?: ServerLimits;
   /** Descriptors or memory are short: drops what can be had again, such as connections that were opened ahead. */
@@ -43,7 +43,11 @@ const SIGN_OF_LIFE_MS = 6_000;
 
 /** After the time of a drain is over: how long connections may take to close, in milliseconds. */
 const LAST_WORDS_MS = 2_000;
-const NO_LIMITS: ServerLimits = { maxConnections: undefined, bufferBytes: undefined };
+const NO_LIMITS: ServerLimits = {
+  maxConnections: undefined,
+  bufferBytes: undefined,
+  queueBytes: 256 * 1024,
+};
 
 /** Accepts clients and runs a session for each. */
 export class ProxyServer {
@@ -74,8 +78,19 @@ export class ProxyServer {
     const { quiet, fd, limits = NO_LIMITS, relieve = () => {}, ...where } = options;
     this.#limits = limits;
     this.#generation = new Generation(deps, this.#onGone);
-    const open = (port: number, inherited: number | undefined): Listener =>
-      listenTcp({ ...where, port, fd: inherited, hasRoom: this.#hasRoom }, this.#onAccept);
+    const server = this;
+    const open = (port: number, inherited: number | undefined): Listener => {
+      const listening = {
+        ...where,
+        port,
+        fd: inherited,
+        hasRoom: this.#hasRoom,
+        get highWater() {
+          return server.#limits.queueBytes;
+        },
+      };
+      return listenTcp(listening, this.#onAccept);
+    };
     this.#listener = open(options.port, fd);
     const samePort = this.#listener.port;
     this.#listen = () => open(samePort, undefined);

@@ -127,6 +127,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     } catch (error) {
       this.#failed(error);
     } finally {
+      this.#client.destroy();
       this.#channel.destroy();
       this.#upstream?.destroy();
       this.#visit?.leave();
@@ -388,6 +389,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     this.#opening?.stop();
     this.#splice?.destroy();
     this.#mask?.destroy();
+    this.#client.destroy();
     this.#channel.destroy();
   }
 

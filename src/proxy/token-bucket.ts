@@ -1,4 +1,5 @@
 import type { RateBucket } from "./gate.ts";
+import { Turns } from "./turns.ts";
 
 /** What may pass at once after a pause, as a part of a second: short, so that the rate is true over any second. */
 const BURST_S = 0.1;
@@ -38,10 +39,7 @@ export class TokenBucket implements RateBucket {
   #turn = 0;
   #tokens = 0;
   #at: number;
-  /** Those who wait, in the order in which they came. */
-  readonly #line = new Set<() => void>();
-  /** Somebody has its turn: the others still wait, but not it. */
-  #serving = false;
+  readonly #turns = new Turns();
   #cancelTimer: (() => void) | undefined;
 
   constructor(bytesPerSecond: number, clock: Clock = SYSTEM_CLOCK) {
@@ -68,7 +66,7 @@ export class TokenBucket implements RateBucket {
   }
 
   get empty(): boolean {
-    if (this.#line.size > 0 && !this.#serving) return true;
+    if (this.#turns.taken) return true;
     this.#fill();
     return this.#tokens <= 0;
   }
@@ -87,12 +85,11 @@ export class TokenBucket implements RateBucket {
   }
 
   whenReady(listener: () => void): () => void {
-    const turn = (): void => listener();
-    this.#line.add(turn);
+    const takeBack = this.#turns.add(listener);
     this.#schedule();
     return () => {
-      this.#line.delete(turn);
-      if (this.#line.size > 0) return;
+      takeBack();
+      if (this.#turns.waiting > 0) return;
       this.#cancelTimer?.();
       this.#cancelTimer = undefined;
     };
@@ -105,29 +102,14 @@ export class TokenBucket implements RateBucket {
   }
 
   #schedule(): void {
-    if (this.#cancelTimer !== undefined || this.#line.size === 0) return;
+    if (this.#cancelTimer !== undefined || this.#turns.waiting === 0) return;
     this.#fill();
     const missing = Math.max(0, this.#turn - this.#tokens);
     const ms = Math.max(1, Math.ceil(missing / this.#perMs));
     this.#cancelTimer = this.#clock.after(ms, () => {
       this.#cancelTimer = undefined;
-      this.#serve();
-    });
-  }
-
-  /** Gives turns until nothing is left. */
-  #serve(): void {
-    this.#serving = true;
-    try {
-      for (let left = this.#line.size; left > 0 && !this.empty; left -= 1) {
-        const [turn] = this.#line;
-        if (turn === undefined) break;
-        this.#line.delete(turn);
-        turn();
-      }
-    } finally {
-      this.#serving = false;
+      this.#turns.serve(() => !this.empty);
       this.#schedule();
-    }
+    });
   }
 }

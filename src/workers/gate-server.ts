@@ -27,14 +27,24 @@ export class GateServer {
     }
   }
 
-  enter({ visit, user }: Question<"enter">): void {
+  enter({ visit, user, address }: Question<"enter">): void {
     try {
-      const grant = this.#visits.get(visit)?.enter(user);
-      const bucket = grant?.rate;
+      if (address !== undefined) this.#visits.set(visit, this.#gate.arrive(address));
+      const bucket = this.#visits.get(visit)?.enter(user).rate;
       const rate = bucket instanceof TokenBucket ? { rate: bucket.rate } : {};
       this.#post({ type: "entered", visit, ...rate });
     } catch (error) {
       this.#post({ type: "entered", visit, refused: refusalOf(error) });
+    }
+  }
+
+  came({ visit, user, address }: Question<"came">): void {
+    try {
+      const arrived = this.#gate.arrive(address);
+      this.#visits.set(visit, arrived);
+      arrived.enter(user);
+    } catch (error) {
+      refusalOf(error); // a limit is as new as that: it holds for those who come next
     }
   }
 

@@ -67,7 +67,10 @@ export type FromWorker =
   | { readonly type: "failed"; readonly message: string; readonly hint?: string }
   | { readonly type: "reloaded"; readonly id: number; readonly error?: string }
   | { readonly type: "arrive"; readonly visit: number; readonly address: string }
-  | { readonly type: "enter"; readonly visit: number; readonly user: string }
+  /** `address`: it has not arrived by a message of its own. */
+  | { readonly type: "enter"; readonly visit: number; readonly user: string; readonly address?: string }
+  /** A user without limits has come in where addresses have none: it is counted, and not answered. */
+  | { readonly type: "came"; readonly visit: number; readonly user: string; readonly address: string }
   | { readonly type: "leave"; readonly visit: number }
   | { readonly type: "claim"; readonly id: number; readonly random: string }
   | { readonly type: "lease"; readonly user: string; readonly bytes: number }

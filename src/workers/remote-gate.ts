@@ -4,6 +4,9 @@ import type { Gate, Grant, Visit } from "../proxy/gate.ts";
 import { LeasedBucket } from "./leased-bucket.ts";
 import type { FromWorker } from "./messages.ts";
 
+/** A supervisor that does not answer for so long does not answer at all, in milliseconds. */
+const ANSWER_MS = 10_000;
+
 /** Who waits for an answer. */
 interface Waiting {
   readonly resolve: (answer: Answer) => void;
@@ -15,31 +18,68 @@ interface Answer {
   readonly rate?: number | undefined;
 }
 
+/** What the supervisor has to be asked about. */
+export interface RemoteRules {
+  /** Whether addresses, or connections as such, have a limit. */
+  readonly limitsAddresses: boolean;
+  /** Users who have a limit of any kind, or may not come at all. */
+  readonly limitedUsers: ReadonlySet<string>;
+}
+
+/** Sends messages to the supervisor. */
+export interface Sender {
+  post(message: FromWorker): void;
+  /** It may wait for another one. */
+  postLater(message: FromWorker): void;
+}
+
 /**
- * The gate of a worker: it asks the supervisor, which knows the connections of all workers.
+ * The gate of a worker: it asks the supervisor, which knows the connections of all workers. Where there is nothing to
+ * limit it only tells, now and then.
  *
  * At most two questions per connection wait at a time. Without a supervisor nobody comes in any more.
  */
 export class RemoteGate implements Gate {
-  readonly #post: (message: FromWorker) => void;
+  readonly #sender: Sender;
   readonly #arriving = new Map<number, Waiting>();
   readonly #entering = new Map<number, Waiting>();
   /** By user: those that have a rate, and a connection here now or before. */
   readonly #buckets = new Map<string, LeasedBucket>();
+  #rules: RemoteRules | undefined;
   #lastVisit = 0;
   #closed = false;
 
-  constructor(post: (message: FromWorker) => void) {
-    this.#post = post;
+  constructor(sender: Sender) {
+    this.#sender = sender;
   }
 
-  async arrive(address: string): Promise<Visit> {
+  /** For those who come from now on. Without any rules, all of them are asked for. */
+  configure(rules: RemoteRules): void {
+    this.#rules = rules;
+  }
+
+  arrive(address: string): Visit | Promise<Visit> {
+    if (this.#closed) throw new RefusedError("connections");
     const visit = ++this.#lastVisit;
-    await this.#ask(this.#arriving, visit, { type: "arrive", visit, address });
-    return {
-      enter: (user) => this.#enter(visit, user),
-      leave: () => this.#post({ type: "leave", visit }),
-    };
+    if (this.#rules?.limitsAddresses === false) return new RemoteVisit(this, visit, address);
+    return this.#ask(this.#arriving, visit, { type: "arrive", visit, address }).then(
+      () => new RemoteVisit(this, visit, undefined),
+    );
+  }
+
+  /** Called by a visit. @param address When it has not arrived by a message. */
+  enter(visit: number, user: string, address: string | undefined): Grant | Promise<Grant> {
+    if (address !== undefined && this.#rules?.limitedUsers.has(user) === false) {
+      this.#sender.postLater({ type: "came", visit, user, address });
+      return UNLIMITED;
+    }
+    const question = { type: "enter", visit, user, ...(address === undefined ? {} : { address }) } as const;
+    return this.#ask(this.#entering, visit, question).then(({ rate }) => this.#grant(user, rate));
+  }
+
+  /** Called by a visit. */
+  leave(visit: number): void {
+    this.#sender.postLater({ type: "leave", visit });
   }
 
   /** The supervisor's answer to `arrive`. */
@@ -65,15 +105,14 @@ export class RemoteGate implements Gate {
     }
   }
 
-  async #enter(visit: number, user: string): Promise<Grant> {
-    const { rate } = await this.#ask(this.#entering, visit, { type: "enter", visit, user });
+  #grant(user: string, rate: number | undefined): Grant {
     if (rate === undefined) {
       this.#buckets.delete(user); // the limit was lifted; sessions that have the old bucket keep it
-      return { rate: undefined };
+      return UNLIMITED;
     }
     let bucket = this.#buckets.get(user);
     if (bucket === undefined) {
-      bucket = new LeasedBucket(rate, (bytes) => this.#post({ type: "lease", user, bytes }));
+      bucket = new LeasedBucket(rate, (bytes) => this.#sender.post({ type: "lease", user, bytes }));
       this.#buckets.set(user, bucket);
     }
     bucket.rate = rate;
@@ -84,10 +123,42 @@ export class RemoteGate implements Gate {
     if (this.#closed) throw new RefusedError("connections");
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
     waiting.set(visit, { resolve, reject });
-    this.#post(question);
-    const given = await promise;
+    this.#sender.post(question);
+    const timer = setTimeout(() => {
+      waiting.delete(visit);
+      if (question.type === "arrive") this.leave(visit); // the answer may be on its way
+      reject(new RefusedError("connections"));
+    }, ANSWER_MS);
+    const given = await promise.finally(() => clearTimeout(timer));
     if (given.refused !== undefined) throw new RefusedError(given.refused);
     return given;
+  }
+}
+
+const UNLIMITED: Grant = { rate: undefined };
+
+class RemoteVisit implements Visit {
+  readonly #gate: RemoteGate;
+  readonly #visit: number;
+  readonly #address: string | undefined;
+  /** The supervisor knows of it. */
+  #known: boolean;
+
+  /** @param address When it has not arrived by a message. */
+  constructor(gate: RemoteGate, visit: number, address: string | undefined) {
+    this.#gate = gate;
+    this.#visit = visit;
+    this.#address = address;
+    this.#known = address === undefined;
+  }
+
+  enter(user: string): Grant | Promise<Grant> {
+    this.#known = true;
+    return this.#gate.enter(this.#visit, user, this.#address);
+  }
+
+  leave(): void {
+    if (this.#known) this.#gate.leave(this.#visit);
   }
 }
 

@@ -187,7 +187,7 @@ describe("a start that cannot be", () => {
 describe("a wrong command line", () => {
   const cases: readonly (readonly [string, readonly string[], readonly RegExp[]])[] = [
     ["an unknown flag", ["--prot", "1443"], [/--prot\b/, /--port\b/]],
-    ["a flag of a later version", ["--workers", "4"], [/--workers/]],
+    ["a flag of a later version", ["--ad-tag", "4"], [/--ad-tag/]],
     ["a bad port", ["--port", "99999"], [/--port/, /99999/]],
     ["a bad data centre", ["--dc-ip", "9:127.0.0.1"], [/--dc-ip/, /9:127\.0\.0\.1/]],
     ["a bad address", ["--dc-ip", "2:example.org"], [/--dc-ip/, /example\.org/]],

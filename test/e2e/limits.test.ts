@@ -15,8 +15,11 @@ import { StubDc } from "../support/stub-dc.ts";
 const LINUX = process.platform === "linux";
 if (!LINUX) console.warn("limits of file descriptors are not tested: there is no /proc here");
 const PRLIMIT = Bun.which("prlimit");
+const STRACE = Bun.which("strace");
 const MIB = 1024 * 1024;
-const TEST_LIMIT_MS = 30_000;
+/** Accepting is paused for 10 s at most. */
+const RECOVERY_MS = 15_000;
+const TEST_LIMIT_MS = 45_000;
 const ENTRY = join(import.meta.dir, "../../src/main.ts");
 
 let stub: StubDc;
@@ -44,6 +47,25 @@ async function load(pid: number): Promise<number> {
   const before = processorMs(pid);
   await Bun.sleep(1_000);
   return (processorMs(pid) - before) / 1_000;
+}
+
+/** Waits until `holds`, which takes its own time. */
+async function until(holds: () => Promise<boolean>, what: string): Promise<void> {
+  const deadline = performance.now() + RECOVERY_MS;
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`${what}: not within ${RECOVERY_MS} ms`);
+    await Bun.sleep(100);
+  }
+}
+
+/** Waits until a new client is served. */
+function served(proxy: ProxyProcess): Promise<void> {
+  const asks = (): Promise<boolean> =>
+    ask(proxy, { limitMs: 1_000 }).then(
+      () => true,
+      () => false,
+    );
+  return until(asks, "a client that is served");
 }
 
 /** Clients that come at once; some may be turned away. */
@@ -84,23 +106,15 @@ describe.skipIf(!LINUX)("with few file descriptors", () => {
         "an answer or an end for everybody",
         10_000,
       );
-      const served = clients.filter(({ received }) => received > 0);
-      expect(served.length).toBeGreaterThanOrEqual(8);
+      const lucky = clients.filter(({ received }) => received > 0);
+      expect(lucky.length).toBeGreaterThanOrEqual(8);
       expect(await load(proxy.pid)).toBeLessThan(0.3);
-      for (const client of served.filter(({ ended, closed }) => !ended && !closed)) {
+      for (const client of lucky.filter(({ ended, closed }) => !ended && !closed)) {
         await client.readPacket();
         await echoOnce(client);
       }
       release(clients);
-      await poll(
-        () =>
-          ask(proxy, { limitMs: 1_000 }).then(
-            () => true,
-            () => undefined,
-          ),
-        "a client that is served",
-        15_000,
-      );
+      await served(proxy);
       expect(proxy.stderr).not.toContain("a bug");
       expect(await proxy.stop()).toBe(0);
     },
@@ -128,17 +142,40 @@ describe.skipIf(!LINUX)("with few file descriptors", () => {
       expect(proxy.stderr).toContain("reason=overload");
       limit(10_000);
       release([...late, ...clients]);
-      await poll(
-        () =>
-          ask(proxy, { limitMs: 1_000 }).then(
-            () => true,
-            () => undefined,
-          ),
-        "a client that is served",
-        15_000,
-      );
+      await served(proxy);
       expect(proxy.stderr).not.toMatch(/code=(?:REFUSED|UNKNOWN|DNS)/);
       expect(await proxy.stop()).toBe(0);
+    },
+    TEST_LIMIT_MS,
+  );
+});
+
+describe.skipIf(!LINUX || STRACE === null)("when the kernel has no memory for those who come", () => {
+  it(
+    "sessions go on, the processor is not busy, and it recovers",
+    async () => {
+      echo();
+      await using proxy = await ProxyProcess.start({ stub });
+      using client = await openAnswered(proxy);
+      const inject = ["-e", "trace=accept4", "-e", "inject=accept4:error=ENOMEM"];
+      const attach = ["strace", "-f", "-qq", "-o", "/dev/null", ...inject, "-p", String(proxy.pid)];
+      const strace = Bun.spawn(attach, { stderr: "ignore" });
+      const traced = (): true | undefined =>
+        /^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${proxy.pid}/status`, "utf8")) || undefined;
+      try {
+        await poll(traced, "the tracer", 5_000);
+        const late = await crowd(proxy, 3);
+        // Spinning takes all of a processor, as long as it has not been noticed.
+        await until(async () => (await load(proxy.pid)) < 0.1, "a calm second");
+        await echoOnce(client);
+        expect(late.map(({ received, ended }) => [received, ended])).toEqual(late.map(() => [0, false]));
+        release(late);
+      } finally {
+        strace.kill("SIGINT");
+        await strace.exited;
+      }
+      await served(proxy);
+      await echoOnce(client);
     },
     TEST_LIMIT_MS,
   );

@@ -172,6 +172,7 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const seconds = (performance.now() - from) / 1000;
         const perSecond = (received() - before) / seconds;
         for (const client of clients) client[Symbol.dispose]();
+        await eventually(() => proxy.countLogged(/session ended/g) === 4, "the end of the sessions");
         expect(perSecond).toBeLessThan(rate * 1.1);
         expect(perSecond).toBeGreaterThan(rate * 0.88);
       },

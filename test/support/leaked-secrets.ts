@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 
 /** What is there to be handed on: these lines are meant to have the secret in them. */
@@ -78,7 +78,8 @@ export class LeakedSecrets {
 export function readLogFiles(args: readonly string[]): string {
   const at = args.indexOf("--log-file");
   const path = at < 0 ? undefined : args[at + 1];
-  if (path === undefined || !existsSync(dirname(path))) return "";
+  if (path === undefined || statSync(dirname(path), { throwIfNoEntry: false })?.isDirectory() !== true)
+    return "";
   const names = readdirSync(dirname(path)).filter((name) => name.startsWith(basename(path)));
   return names.map((name) => readText(join(dirname(path), name))).join("\n");
 }

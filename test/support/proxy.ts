@@ -15,8 +15,8 @@ export const DCS = [1, 2, 3, 4, 5, 203] as const;
 export type DcNumber = (typeof DCS)[number];
 
 const ENTRY = resolve(import.meta.dir, "../../src/main.ts");
-/** What is under test when nothing else is said. */
-const SOURCE = [process.execPath, "run", ENTRY] as const;
+/** The command that is under test when nothing else is said. */
+export const SOURCE = [process.execPath, "run", ENTRY] as const;
 const LISTENING = /^ {2}Listening on {2}\S+:(\d+)$/m;
 const LINK = /tg:\/\/proxy\?server=(?<server>[^&\s]+)&port=(?<port>\d+)&secret=(?<secret>\S+)/;
 const START_LIMIT_MS = 15_000;
@@ -42,6 +42,8 @@ export interface ProxyOptions extends ProgramOptions {
   readonly stubs?: Readonly<Partial<Record<DcNumber, { readonly port: number }>>>;
   /** As for `--secret`. Without, there is one random secret; an empty list leaves it to the program. */
   readonly secrets?: readonly string[];
+  /** Without: any that is free. */
+  readonly port?: number;
   /** As for `--route`, in order. Without: direct-ws alone, unless `args` name some. */
   readonly routes?: readonly string[];
   /** Connections kept warm. Without: none, so that the stub sees only what clients cause. */
@@ -182,12 +184,13 @@ export class ProxyProcess extends Program {
   /** The `tg://` link of the banner. */
   link = "";
 
-  /** Starts a proxy on a free port of 127.0.0.1, and waits until it can be used. */
+  /** Starts a proxy on 127.0.0.1, and waits until it can be used. */
   static async start(options: ProxyOptions = {}): Promise<ProxyProcess> {
     const { stub, stubs = {}, secrets = [randomBytes(16).toHex()], poolSize = 0, args = [] } = options;
+    const { port = 0 } = options;
     const { routes = namesRoutes(args) ? [] : ["direct-ws"] } = options;
     const { caFile } = await testCertificates();
-    const flags = ["--port", "0", "--tls-ca", caFile, "--pool-size", String(poolSize)];
+    const flags = ["--port", String(port), "--tls-ca", caFile, "--pool-size", String(poolSize)];
     for (const secret of secrets) flags.push("--secret", secret);
     for (const route of routes) flags.push("--route", route);
     for (const dc of DCS) {

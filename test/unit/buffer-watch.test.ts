@@ -8,8 +8,8 @@ const GATE = { gate: OPEN_GATE };
 
 describe("ProxyServer's bound on buffered bytes", () => {
   test("drops those that have taken nothing for longest, until there is room, and nobody who reads", async () => {
-    const limits = { maxConnections: undefined, bufferBytes: 6 * MIB };
-    await using proxy = startServer(GATE, { limits, highWater: 16 * MIB });
+    const limits = { maxConnections: undefined, bufferBytes: 6 * MIB, queueBytes: 16 * MIB };
+    await using proxy = startServer(GATE, { limits });
     const clients = Array.from({ length: 6 }, () => new TestClient(proxy));
     for (const client of clients) client.ask();
     await eventually(() => proxy.upstreams.filter(({ hears }) => hears.length === 5).length === 6);
@@ -31,7 +31,9 @@ describe("ProxyServer's bound on buffered bytes", () => {
   }, 20_000);
 
   test("lets everybody be without a limit", async () => {
-    await using proxy = startServer(GATE, { highWater: 16 * MIB });
+    await using proxy = startServer(GATE, {
+      limits: { maxConnections: undefined, bufferBytes: undefined, queueBytes: 16 * MIB },
+    });
     using client = new TestClient(proxy);
     client.ask();
     await eventually(() => proxy.upstreams[0]?.hears.length === 5);

@@ -219,6 +219,14 @@ describe("tgws users", () => {
     expect(kept()).not.toContain("ann");
   });
 
+  test("says what to know about the file", async () => {
+    writeFileSync(file, "port = 5\n", { mode: 0o644 });
+    const { stderr } = await runTgws("users", "add", "ann");
+    expect(stderr).toBe(
+      `tgws: ${file} holds secrets, and everybody on this machine can read it: chmod 640 ${file}\n`,
+    );
+  });
+
   test("takes a secret and its domain", async () => {
     const secret = `ee${HEX}${Buffer.from("example.com").toString("hex")}`;
     const { stdout } = await runTgws("users", "add", "ann", "--secret", secret);
@@ -232,6 +240,15 @@ describe("tgws users", () => {
     expect(stdout).toContain("Added default, too: the secret that was served so far\n");
     expect(kept()).toContain(`[users.default]\nsecret = "${secret}"\n`);
     expect((await runTgws("users", "add", "bob")).stdout).not.toContain("default");
+    rmSync(file);
+    await runTgws("users", "add", "default");
+    expect(kept()).toContain(`[users.default]\nsecret = "${secret}"\n`);
+  });
+
+  test("adds without links where the port is not known", async () => {
+    write("port = 0\n");
+    expect(await runTgws("users", "add", "ann")).toMatchObject({ code: 0, stdout: `Added ann to ${file}\n` });
+    expect(await runTgws("users", "link", "ann")).toMatchObject({ code: 2 });
   });
 
   test("shows and resets what was used", async () => {

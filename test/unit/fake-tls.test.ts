@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { createHmac } from "node:crypto";
+import { RefusedError } from "../../src/core/errors.ts";
 import type { NamedSecret } from "../../src/protocol/mtproto/secret.ts";
 import { measureClientHello } from "../../src/protocol/tls/client-hello-records.ts";
 import { type CoverProfile, defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
@@ -301,6 +302,59 @@ describe("FakeTls.admit(), what was there before", () => {
     const later = bytes.slice();
     moveTime(later, NOW, NOW + 60);
     expect(await verdict(tls, later)).toBe("replay");
+  });
+
+  test("waits for who remembers hellos elsewhere, and then for who lets the user in", async () => {
+    const order: string[] = [];
+    const seen = {
+      claim: async (random: Uint8Array) => {
+        order.push("claim");
+        return random[0] !== undefined;
+      },
+    };
+    const { tls } = setUp({ seen });
+    const { bytes } = hello();
+    const progress = measureClientHello(bytes);
+    if (progress.kind !== "whole") throw new Error("the hello is not whole");
+    const grant = { rate: undefined };
+    const admission = await tls.admit(bytes, progress, async (user) => {
+      order.push(user);
+      return grant;
+    });
+    expect(order).toEqual(["claim", "first"]);
+    expect(admission).toMatchObject({ kind: "client", grant });
+  });
+
+  test("makes a stranger of a user who is refused, and a bug of what else is thrown", async () => {
+    const { tls } = setUp();
+    const refuse = (error: Error) => {
+      const { bytes } = hello();
+      const progress = measureClientHello(bytes);
+      if (progress.kind !== "whole") throw new Error("the hello is not whole");
+      return tls.admit(bytes, progress, () => Promise.reject(error));
+    };
+    expect(await refuse(new RefusedError("user-quota"))).toEqual({
+      kind: "stranger",
+      why: "refused",
+      serverName: COVER,
+      detail: "user-quota",
+    });
+    await expect(refuse(new Error("a bug"))).rejects.toThrow("a bug");
+  });
+
+  test("asks for no user when the hello is nobody's, or was there before", async () => {
+    const asked: string[] = [];
+    const { tls } = setUp();
+    for (const { bytes } of [hello({ secret: STRANGE_KEY }), hello({ timestamp: NOW + 121 })]) {
+      const progress = measureClientHello(bytes);
+      if (progress.kind === "whole") {
+        await tls.admit(bytes, progress, (user) => {
+          asked.push(user);
+          return { rate: undefined };
+        });
+      }
+    }
+    expect(asked).toEqual([]);
   });
 
   test("does not remember a hello that was not answered", async () => {

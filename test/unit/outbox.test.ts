@@ -38,4 +38,19 @@ describe("Outbox", () => {
     await turn();
     expect(sent).toEqual([1, 2]);
   });
+
+  test("lets messages wait that nobody waits for, but not for long, and never out of order", async () => {
+    const sent: number[][] = [];
+    const outbox = new Outbox<number>((batch) => sent.push([...batch]));
+    outbox.postLater(1);
+    await turn();
+    await turn();
+    expect(sent).toEqual([]);
+    outbox.post(2);
+    await turn();
+    expect(sent).toEqual([[1, 2]]);
+    outbox.postLater(3);
+    await Bun.sleep(60);
+    expect(sent).toEqual([[1, 2], [3]]);
+  });
 });

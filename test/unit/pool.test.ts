@@ -562,6 +562,21 @@ describe("PooledRoute, unfit connections", () => {
   });
 });
 
+describe("PooledRoute.relieve()", () => {
+  test("drops every warm connection, and opens new ones only after 5 s", async () => {
+    const setup = setUp();
+    const connections = await warmUp(setup, 2);
+    setup.pool.relieve();
+    await eventually(() => connections.every(({ closed }) => closed));
+    jest.advanceTimersByTime(4_900);
+    await settle();
+    expect(setup.route.dials).toBe(2);
+    jest.advanceTimersByTime(200);
+    await refilled(setup.route, 3);
+    expect((await setup.pool.open(TARGET, never)).warm).toBe(true);
+  });
+});
+
 describe("PooledRoute.drop()", () => {
   test("drops every warm connection, and opens new ones at once", async () => {
     const setup = setUp();

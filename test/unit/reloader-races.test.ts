@@ -40,4 +40,25 @@ describe("Reloader", () => {
       rmSync(folder, { recursive: true, force: true });
     }
   });
+
+  it("notices a file that is made where there was none", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tgws-reloader-"));
+    const changes = new Condition();
+    const applied: (number | undefined)[] = [];
+    const environment = { TGWS_HOME: folder };
+    const load = (): LoadedConfig => loadConfig([], { environment, platform: process.platform });
+    const apply = async ({ config }: LoadedConfig): Promise<void> => {
+      applied.push(config.maxPerAddress);
+      changes.changed();
+    };
+    const reloader = new Reloader({ current: load(), load, apply, log: SILENT });
+    try {
+      writeFileSync(join(folder, "config.toml"), "max-per-address = 7\n");
+      await changes.until(() => applied.length === 1, "the new file");
+      expect(applied).toEqual([7]);
+    } finally {
+      reloader.stop();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
 });

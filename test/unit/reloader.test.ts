@@ -17,7 +17,7 @@ let reloader: Reloader;
 
 function load(): LoadedConfig {
   const config = parseConfig(written);
-  return { config, raw: written, origins: new Map(), file, warnings: config.warnings };
+  return { config, raw: written, origins: new Map(), file, place: file, warnings: config.warnings };
 }
 
 beforeEach(() => {

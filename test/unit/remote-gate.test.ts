@@ -21,13 +21,19 @@ function join(policy: UserPolicy, maxConnections?: number) {
     users: [policy],
     limits: { maxConnections, maxPerAddress: undefined, addressRate: undefined },
   });
+  const asked: FromWorker[] = [];
   const connect = () => {
     const server = new GateServer(gate, (message) => queueMicrotask(() => answer(message)));
-    const remote = new RemoteGate((message) => queueMicrotask(() => ask(message)));
+    const post = (message: FromWorker): void => {
+      asked.push(message);
+      queueMicrotask(() => ask(message));
+    };
+    const remote = new RemoteGate({ post, postLater: post });
     const ask = (message: FromWorker): void => {
       const said = JSON.parse(JSON.stringify(message)) as FromWorker;
       if (said.type === "arrive") server.arrive(said);
       if (said.type === "enter") server.enter(said);
+      if (said.type === "came") server.came(said);
       if (said.type === "leave") server.leave(said);
       if (said.type === "lease") server.lease(said);
     };
@@ -39,11 +45,11 @@ function join(policy: UserPolicy, maxConnections?: number) {
     };
     return { server, remote };
   };
-  return { gate, first: connect(), second: connect() };
+  return { gate, asked, first: connect(), second: connect() };
 }
 
-async function refusalOf(attempt: Promise<unknown>): Promise<string> {
-  const error = await attempt.then(
+async function refusalOf(attempt: unknown): Promise<string> {
+  const error = await Promise.resolve(attempt).then(
     () => undefined,
     (reason: unknown) => reason,
   );
@@ -82,12 +88,48 @@ describe("RemoteGate", () => {
     expect(gate.users()[0]?.connections).toBe(0);
   });
 
+  test("only tells where there is nothing to limit, and at once lets in", async () => {
+    const { gate, asked, first } = join(user());
+    first.remote.configure({ limitsAddresses: false, limitedUsers: new Set() });
+    const visit = first.remote.arrive(ADDRESS);
+    if (visit instanceof Promise) throw new Error("it asks");
+    expect(visit.enter("ann")).toEqual({ rate: undefined });
+    await Bun.sleep(0);
+    expect(gate.users()[0]).toMatchObject({ connections: 1, addresses: 1 });
+    visit.leave();
+    await Bun.sleep(0);
+    expect(gate.connections).toBe(0);
+    expect(asked.map(({ type }) => type)).toEqual(["came", "leave"]);
+  });
+
+  test("says nothing of those who leave before they have shown whose they are", async () => {
+    const { asked, first } = join(user());
+    first.remote.configure({ limitsAddresses: false, limitedUsers: new Set() });
+    (await first.remote.arrive(ADDRESS)).leave();
+    expect(asked).toEqual([]);
+  });
+
+  test("asks for users with limits where addresses have none", async () => {
+    const { gate, asked, first, second } = join(user({ maxConnections: 1 }));
+    for (const { remote } of [first, second])
+      remote.configure({ limitsAddresses: false, limitedUsers: new Set(["ann"]) });
+    const one = await first.remote.arrive(ADDRESS);
+    await one.enter("ann");
+    const two = await second.remote.arrive(ADDRESS);
+    expect(await refusalOf(Promise.resolve(two.enter("ann")))).toBe("user-connections");
+    two.leave();
+    one.leave();
+    await Bun.sleep(0);
+    expect(gate.connections).toBe(0);
+    expect(asked.map(({ type }) => type)).toEqual(["enter", "enter", "leave", "leave"]);
+  });
+
   test("lets nobody in, and keeps nobody waiting, without a supervisor", async () => {
     const { first } = join(user());
     const waiting = first.remote.arrive(ADDRESS);
     first.remote.close();
     expect(await refusalOf(waiting)).toBe("connections");
-    expect(await refusalOf(first.remote.arrive(ADDRESS))).toBe("connections");
+    expect(() => first.remote.arrive(ADDRESS)).toThrow(RefusedError);
   });
 
   test("shares one rate between the workers", async () => {

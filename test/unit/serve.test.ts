@@ -54,7 +54,14 @@ async function start(raw: RawConfig): Promise<Served> {
   const path = join(folder, "log");
   const all: RawConfig = { port: ["0"], secret: [`ann:${HEX}`], logFile: [path], ...raw };
   const config = parseConfig(all);
-  const loaded = { config, raw: all, origins: new Map(), file: undefined, warnings: config.warnings };
+  const loaded = {
+    config,
+    raw: all,
+    origins: new Map(),
+    file: undefined,
+    place: undefined,
+    warnings: config.warnings,
+  };
   const done = serve(() => loaded, "1.2.3");
   try {
     await Promise.race([done, (async () => eventually(() => printed.length > 0))()]);

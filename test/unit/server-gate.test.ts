@@ -4,6 +4,7 @@ import { IpNetwork } from "../../src/core/ip-network.ts";
 import { type UserPolicy, unlimitedUser } from "../../src/core/users.ts";
 import type { Gate, Visit } from "../../src/proxy/gate.ts";
 import { type GateLimits, LocalGate, NO_LIMITS } from "../../src/proxy/local-gate.ts";
+import { ReplayBudget } from "../../src/proxy/replay.ts";
 import {
   endings,
   FAMILY,
@@ -279,6 +280,72 @@ describe("ProxyServer with fake TLS", () => {
   }, 60_000);
 });
 
+describe("a user's rate", () => {
+  const RATE = 400_000;
+
+  /** How long it takes until `holds`, in seconds. */
+  async function timed(holds: () => boolean): Promise<number> {
+    const startedAt = performance.now();
+    while (!holds() && performance.now() - startedAt < 4_000) await Bun.sleep(5);
+    return (performance.now() - startedAt) / 1_000;
+  }
+
+  test("holds over all connections, both ways, and lets halves end", async () => {
+    await using proxy = startServer({ gate: makeGate({ rateBytes: RATE }), secrets: [FAMILY, OTHER] });
+    const clients = [new TestClient(proxy), new TestClient(proxy)];
+    for (const client of clients) client.ask();
+    await eventually(() => served(proxy) === 2);
+    proxy.upstreams[0]?.telegram.write(new Uint8Array(200_000));
+    clients[1]?.socket.end(Buffer.alloc(200_000));
+    const ups = (): number => Math.max(...proxy.upstreams.map(({ hears }) => hears.length));
+    const downs = (): number => Math.max(...clients.map(({ heard }) => heard.length));
+    const seconds = await timed(() => ups() === 200_005 && downs() === 200_000);
+    expect(seconds).toBeGreaterThan(0.8); // 1 s, less what may pass at once
+    expect(seconds).toBeLessThan(1.3);
+    await eventually(() => proxy.upstreams.some(({ hears }) => hears.heard("end")));
+    await eventually(() => endings(proxy).includes("client-closed"));
+    for (const client of clients) client[Symbol.dispose]();
+  });
+
+  test("does not slow others down, and holds through records", async () => {
+    using site = await TestDisguise.open([FAMILY, OTHER]);
+    const deps = { gate: makeGate({ rateBytes: RATE }), secrets: [FAMILY, OTHER], disguise: site.disguise };
+    await using proxy = startServer(deps);
+    const [slow, fast] = [new TestClient(proxy), new TestClient(proxy)];
+    for (const [client, secret] of [
+      [slow, FAMILY],
+      [fast, OTHER],
+    ] as const) {
+      client.hello(secret);
+      await eventually(() => client.heard.length > 0);
+      client.ask(secret, { inRecords: true });
+    }
+    await eventually(() => served(proxy) === 2);
+    const before = [slow.heard.length, fast.heard.length];
+    for (const { telegram } of proxy.upstreams) telegram.write(new Uint8Array(200_000));
+    const times = await Promise.all(
+      [slow, fast].map((client, at) => timed(() => client.heard.length - (before[at] ?? 0) >= 200_000)),
+    );
+    expect(times[0]).toBeGreaterThan(0.35);
+    expect(times[1]).toBeLessThan(0.3);
+    slow[Symbol.dispose]();
+    fast[Symbol.dispose]();
+  });
+
+  test("gives the memory for first packets back when a client leaves that has to wait", async () => {
+    const replays = new ReplayBudget(1_000_000);
+    await using proxy = startServer({ gate: makeGate({ rateBytes: 10_000 }), replays, routes: [] });
+    for (let count = 0; count < 20; count += 1) {
+      using client = new TestClient(proxy);
+      client.ask();
+      client.socket.write(Buffer.alloc(100_000));
+      await eventually(() => endings(proxy).length === count + 1);
+    }
+    await Bun.sleep(300);
+    expect(replays.take(1_000_000)).toBe(true);
+  });
+});
+
 describe("ProxyServer.use()", () => {
   test("gives new sessions the new, and says when the last one with the old has gone", async () => {
     await using proxy = startServer();
@@ -404,7 +471,10 @@ describe("ProxyServer.pause()", () => {
 
 describe("ProxyServer at its limit of connections", () => {
   test("closes more at once, and counts them", async () => {
-    await using proxy = startServer({}, { limits: { maxConnections: 2, bufferBytes: undefined } });
+    await using proxy = startServer(
+      {},
+      { limits: { maxConnections: 2, bufferBytes: undefined, queueBytes: 64 * 1024 } },
+    );
     const clients = [new TestClient(proxy), new TestClient(proxy)];
     await eventually(() => proxy.server.size === 2);
     using third = new TestClient(proxy);
@@ -416,10 +486,46 @@ describe("ProxyServer at its limit of connections", () => {
     using fourth = new TestClient(proxy);
     fourth.ask();
     await eventually(() => served(proxy) === 1);
-    proxy.server.setLimits({ maxConnections: undefined, bufferBytes: undefined });
+    proxy.server.setLimits({ maxConnections: undefined, bufferBytes: undefined, queueBytes: 64 * 1024 });
     using fifth = new TestClient(proxy);
     fifth.ask();
     await eventually(() => served(proxy) === 2);
     for (const client of clients) client[Symbol.dispose]();
   });
+});
+
+describe("ProxyServer's queue per connection", () => {
+  test("is as long as it is set when somebody comes", async () => {
+    const limits = (queueBytes: number) => ({
+      maxConnections: undefined,
+      bufferBytes: undefined,
+      queueBytes,
+    });
+    await using proxy = startServer({}, { limits: limits(64 * 1024) });
+    /** How much a client that does not read is sent until the data centre is held up. */
+    const fill = async (): Promise<number> => {
+      const before = proxy.upstreams.length;
+      const client = new TestClient(proxy);
+      client.ask();
+      await eventually(() => proxy.upstreams[before]?.hears.length === 5);
+      client.socket.pause();
+      const telegram = proxy.upstreams[before]?.telegram;
+      let sent = 0;
+      for (let still = 0; telegram !== undefined && still < 20; still++) {
+        while (!telegram.congested && sent < 64 * 1024 * 1024) {
+          telegram.write(new Uint8Array(64 * 1024));
+          sent += 64 * 1024;
+          still = 0;
+          await new Promise<void>((resolve) => setImmediate(resolve));
+        }
+        await Bun.sleep(2);
+      }
+      client[Symbol.dispose]();
+      return sent;
+    };
+    const short = await fill();
+    proxy.server.setLimits(limits(16 * 1024 * 1024));
+    const long = await fill();
+    expect(long - short).toBeGreaterThan(10 * 1024 * 1024);
+  }, 20_000);
 });

@@ -68,7 +68,7 @@ function start(port = 0, deps: Partial<SessionDeps> = {}): Setup {
     {
       host: "127.0.0.1",
       port,
-      highWater: 64 * 1024,
+      limits: { maxConnections: undefined, bufferBytes: undefined, queueBytes: 64 * 1024 },
       quiet: { idleMs: 60_000, closingMs: 60_000, pingMs: 30_000, stalledMs: 5_000, silentMs: 10_000 },
     },
     {

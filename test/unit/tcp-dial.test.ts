@@ -382,6 +382,10 @@ describe("socketErrorOf()", () => {
     ["ENETUNREACH", "UNREACHABLE"],
     ["ENOTFOUND", "DNS"],
     ["EAI_AGAIN", "DNS"],
+    ["EMFILE", "LOCAL"],
+    ["ENFILE", "LOCAL"],
+    ["ENOMEM", "LOCAL"],
+    ["ENOBUFS", "LOCAL"],
     ["DNS_ENOTFOUND", "DNS"],
     ["EWHATEVER", "UNKNOWN"],
   ])("maps %s to %s", (code, expected) => {

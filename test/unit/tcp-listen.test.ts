@@ -1,6 +1,8 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { connect } from "node:net";
+import type { GatherChannel } from "../../src/channel/channel.ts";
 import { StartError } from "../../src/core/errors.ts";
+import { duplicate } from "../../src/net/libc.ts";
 import { type Accepted, listenTcp } from "../../src/net/tcp-listen.ts";
 import { RecordingSink, settle } from "../support/memory-channel.ts";
 import { eventually } from "./frame-server.ts";
@@ -134,6 +136,126 @@ describe("Listener.alive()", () => {
     await eventually(() => sinks[0]?.heard("end") === true);
     expect(sinks).toHaveLength(1);
     expect(sinks[0]?.length).toBe(0);
+    listener.stop();
+  });
+});
+
+describe.skipIf(process.platform === "win32")("Listener.pause()", () => {
+  /** Connects, and resolves when the proxy's end says something. */
+  async function greeted(port: number): Promise<string> {
+    const socket = connect({ host: "127.0.0.1", port });
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    socket.on("data", (chunk) => resolve(chunk.toString())).on("error", reject);
+    return promise.finally(() => socket.destroy());
+  }
+
+  const greet = ({ channel }: { readonly channel: GatherChannel }): void => {
+    channel.attach({ onChunk: () => {}, onEnd: () => channel.end(), onDrain: () => {}, onClose: () => {} });
+    channel.write(Buffer.from("hello"));
+  };
+
+  test("keeps the port, and those who come wait until it goes on", async () => {
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, greet);
+    const { port } = listener;
+    expect(await listener.pause()).toBe(true);
+    expect(await listener.pause()).toBe(true);
+    expect(await listener.waiting()).toBe(false);
+    const greeting = greeted(port);
+    while ((await listener.waiting()) !== true) await Bun.sleep(5);
+    expect(await listener.alive()).toBe(true);
+    expect(() => listenTcp({ host: "127.0.0.1", port, highWater }, greet)).toThrow(StartError);
+    listener.resume();
+    listener.resume();
+    expect(await greeting).toBe("hello");
+    expect(listener.port).toBe(port);
+    expect(await listener.pause()).toBe(true);
+    listener.resume();
+    expect(await greeted(port)).toBe("hello");
+    listener.stop();
+  });
+
+  test("leaves the port free when it is stopped meanwhile", async () => {
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, greet);
+    const { port } = listener;
+    await listener.pause();
+    listener.stop();
+    expect(await listener.pause()).toBe(false);
+    listener.resume();
+    await Bun.sleep(20);
+    listenTcp({ host: "127.0.0.1", port, highWater }, greet).stop();
+  });
+
+  test("opens another one on the same port when the kept one cannot be used", async () => {
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, greet);
+    const { port } = listener;
+    await listener.pause();
+    const listen = spyOn(Bun, "listen").mockImplementationOnce(() => {
+      throw Object.assign(new Error("no"), { code: "EMFILE" });
+    });
+    expect(() => listener.resume()).toThrow(StartError);
+    listen.mockRestore();
+    await Bun.sleep(20);
+    listener.resume();
+    expect(await greeted(port)).toBe("hello");
+    listener.stop();
+  });
+
+  test("of one on a socket that somebody else has opened", async () => {
+    const owner = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const { port } = owner;
+    const fd = duplicate("fd" in owner ? Number(owner.fd) : -1);
+    owner.stop();
+    if (fd === undefined) throw new Error("it cannot be duplicated");
+    const listener = listenTcp({ host: "127.0.0.1", port, highWater, fd }, greet);
+    expect(listener.port).toBe(port);
+    expect(await greeted(port)).toBe("hello");
+    expect(await listener.alive()).toBe(true);
+    await listener.pause();
+    const greeting = greeted(port);
+    while ((await listener.waiting()) !== true) await Bun.sleep(5);
+    listener.resume();
+    expect(await greeting).toBe("hello");
+    listener.stop();
+    listenTcp({ host: "127.0.0.1", port, highWater }, greet).stop();
+  });
+
+  test.skipIf(process.platform !== "linux")("several share a port that may be reused", async () => {
+    const first = listenTcp({ host: "127.0.0.1", port: 0, highWater, reusePort: true }, greet);
+    const second = listenTcp({ host: "127.0.0.1", port: first.port, highWater, reusePort: true }, greet);
+    for (let count = 0; count < 20; count += 1) expect(await greeted(first.port)).toBe("hello");
+    first.stop();
+    second.stop();
+  });
+});
+
+describe("ListenOptions.hasRoom", () => {
+  test("closes whom there is no room for, counts them, and tells nobody", async () => {
+    let room = 1;
+    const accepted: string[] = [];
+    const listener = listenTcp(
+      { host: "127.0.0.1", port: 0, highWater, hasRoom: () => room > 0 },
+      ({ channel, address }) => {
+        accepted.push(address);
+        room -= 1;
+        channel.attach({
+          onChunk: () => {},
+          onEnd: () => channel.end(),
+          onDrain: () => {},
+          onClose: () => {},
+        });
+      },
+    );
+    const sockets = Array.from({ length: 5 }, () => connect({ host: "127.0.0.1", port: listener.port }));
+    let ended = 0;
+    for (const socket of sockets) {
+      socket.on("end", () => {
+        ended += 1;
+      });
+      socket.on("error", () => {});
+    }
+    while (ended < 4) await Bun.sleep(5);
+    expect([accepted.length, listener.shed]).toEqual([1, 4]);
+    for (const socket of sockets) socket.destroy();
     listener.stop();
   });
 });
