@@ -97,7 +97,7 @@ class WorkerRun {
   #onMessage(message: ToWorker): void {
     switch (message.type) {
       case "start":
-        void this.#start(message);
+        this.#reloading = this.#start(message); // what comes meanwhile is used after it
         break;
       case "reload":
         this.#reloading = this.#reloading.then(() => this.#reload(message));

@@ -93,7 +93,8 @@ export class WorkerEngine implements Engine, WorkerListener {
   async reload(settings: Settings): Promise<void> {
     const before = this.#settings;
     this.#settings = settings; // also for workers that start from now on
-    const errors = await this.#ask(RELOAD_MS, (worker, id) => {
+    // Those that are starting have been given the old ones.
+    const errors = await this.#ask(this.#supervisor.live, RELOAD_MS, (worker, id) => {
       worker.post({ type: "reload", id, settings: formatSettings(settings) });
     });
     if (errors.length === 0) return;
@@ -104,7 +105,8 @@ export class WorkerEngine implements Engine, WorkerListener {
   }
 
   async collect(): Promise<Collected> {
-    await this.#ask(COLLECT_MS, (worker, id) => worker.post({ type: "collect", id }));
+    const started = this.#supervisor.live.filter(({ state }) => state !== "starting");
+    await this.#ask(started, COLLECT_MS, (worker, id) => worker.post({ type: "collect", id }));
     let figures = addFigures(this.#retired, { ...NO_FIGURES, log: this.#deps.log.counts });
     for (const known of this.#known.values()) figures = addFigures(figures, known.figures);
     const byPid = new Map([...this.#known].map(([worker, known]) => [worker.pid, known]));
@@ -203,9 +205,12 @@ export class WorkerEngine implements Engine, WorkerListener {
     this.#deps.log.write({ ...record, fields: { ...record.fields, worker: index } });
   }
 
-  /** Asks every worker and waits for all answers, or until time is up. @returns What went wrong. */
-  async #ask(limitMs: number, ask: (worker: LiveWorker, id: number) => void): Promise<readonly string[]> {
-    const asked = this.#supervisor.live.filter(({ state }) => state !== "starting");
+  /** Asks workers and waits for all answers, or until time is up. @returns What went wrong. */
+  async #ask(
+    asked: readonly LiveWorker[],
+    limitMs: number,
+    ask: (worker: LiveWorker, id: number) => void,
+  ): Promise<readonly string[]> {
     if (asked.length === 0) return [];
     const id = ++this.#lastRound;
     const { promise, resolve } = Promise.withResolvers<void>();

@@ -18,7 +18,7 @@ export interface HttpAnswer {
 
 /** Limits of a {@link listenHttp}. */
 export interface HttpLimits {
-  /** Connections at a time; others are closed at once. */
+  /** Connections at a time; for one more an idle one is closed, or else the new one. */
   readonly connections: number;
   /** From accept until the answer is taken, in milliseconds. */
   readonly deadlineMs: number;
@@ -68,8 +68,16 @@ export function listenHttp(
     socket: {
       open(socket) {
         if (connections.size >= limits.connections) {
-          socket.terminate();
-          return;
+          // Who holds connections without asking, or after the answer, must not keep those out who ask.
+          const all = [...connections];
+          const idle =
+            all.find(({ state }) => state === "asking") ?? all.find(({ state }) => state === "done");
+          if (idle === undefined) {
+            socket.terminate();
+            return;
+          }
+          connections.delete(idle);
+          idle.drop();
         }
         socket.data = new Connection(socket, limits.deadlineMs, answer);
         connections.add(socket.data);
@@ -109,6 +117,17 @@ class Connection {
     this.#socket = socket;
     this.#answer = answer;
     this.#deadline = setTimeout(() => socket.terminate(), deadlineMs);
+  }
+
+  /** Whether it has asked, and has been answered as far as this process is concerned. */
+  get state(): "asking" | "waiting" | "done" {
+    if (!this.#asked) return "asking";
+    return this.#answered ? "done" : "waiting";
+  }
+
+  /** Others need the room. */
+  drop(): void {
+    this.#socket.terminate();
   }
 
   /** What comes after the head is read and forgotten: a reset would take the answer from the client. */

@@ -129,10 +129,11 @@ export class LiveWorker {
 
   #onExit(code: number | null, signal: string | null): void {
     clearTimeout(this.#killer);
-    const how = signal === null ? `ended with code ${code}` : `was killed by ${signal}`;
+    const end = signal === null ? `ended with code ${code}` : `was killed by ${signal}`;
+    const how = this.#failure === undefined ? end : `${end} (${this.#failure.message})`;
     this.#reject(
       this.#failure ??
-        new StartError("WORKER", `Cannot start worker ${this.index}: it ${how}`, "see the lines above"),
+        new StartError("WORKER", `Cannot start worker ${this.index}: it ${end}`, "see the lines above"),
     );
     this.#listener.onGone(this, how);
   }

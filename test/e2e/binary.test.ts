@@ -2,14 +2,25 @@ import { afterAll, beforeAll, describe, expect, it } from "bun:test";
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
-import { executableName, nativePlatform, type Platform } from "../../scripts/build.ts";
+import { executableName } from "../../scripts/build.ts";
 import { testAuthority } from "../support/certificates.ts";
+import {
+  BUILD_LIMIT_MS,
+  BUILD_SCRIPT,
+  type Command,
+  EMULATED,
+  EMULATOR,
+  type Executables,
+  testExecutables,
+  testPlatform,
+  whatEmulationLacks,
+} from "../support/executable.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
 import { GROUPS } from "../support/fake-tls-hello.ts";
 import { MtprotoServer, STUB_ERROR } from "../support/mtproto-server.ts";
-import { Program, type ProgramOptions, ProxyProcess } from "../support/proxy.ts";
+import { Program, ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { REAL_CLIENTS } from "../support/real-clients.ts";
 import { StubDc } from "../support/stub-dc.ts";
@@ -17,44 +28,24 @@ import { StubDc } from "../support/stub-dc.ts";
 /** For a step under emulation, which takes a second on a fast machine. */
 const STEP_LIMIT_MS = 30_000;
 const TEST_LIMIT_MS = 4 * STEP_LIMIT_MS;
-/** With the download of the other platform's runtime, 40 MB. */
-const BUILD_LIMIT_MS = 5 * 60_000;
 
-const BUILD = resolve(import.meta.dir, "../../scripts/build.ts");
-const EMULATED: Platform = "linux-arm64";
-const EMULATOR = "qemu-aarch64";
-/** Where Debian's libc6-arm64-cross puts the C library. */
-const SYSROOT = "/usr/aarch64-linux-gnu";
-
-const native = nativePlatform();
-if (native === undefined) throw new Error(`There are no executables for ${process.platform}-${process.arch}`);
-const folder = mkdtempSync(join(tmpdir(), "tgws-binary-"));
+const native = testPlatform();
 const missing = whatEmulationLacks();
 if (missing !== undefined) console.warn(`SKIPPED: the ${EMULATED} executable is not tested: ${missing}`);
 
-type Command = NonNullable<ProgramOptions["command"]>;
-const nativeCommand: Command = [join(folder, executableName(native))];
-const emulatedCommand: Command = [EMULATOR, "-L", SYSROOT, join(folder, executableName(EMULATED))];
-const built = missing === undefined ? [native, EMULATED] : [native];
-
 let stub: StubDc;
+let executables: Executables;
 
 beforeAll(async () => {
-  stub = await StubDc.start();
-  const targets = built.flatMap((platform) => ["--target", platform]);
-  await using build = new Program({ command: [process.execPath, BUILD, "--outdir", folder, ...targets] });
-  const code = await build.exited(BUILD_LIMIT_MS);
-  if (code !== 0) throw new Error(`Cannot build the executables: ${build.stderr}`);
+  [stub, executables] = await Promise.all([StubDc.start(), testExecutables()]);
 }, BUILD_LIMIT_MS);
 
-afterAll(async () => {
-  await stub[Symbol.asyncDispose]();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => stub[Symbol.asyncDispose]());
 
 describe("bun run build", () => {
   it("writes a line for each executable into SHA256SUMS", () => {
-    const lines = built.map((platform) => {
+    const { folder, platforms } = executables;
+    const lines = platforms.map((platform) => {
       const path = join(folder, executableName(platform));
       return `${createHash("sha256").update(readFileSync(path)).digest("hex")}  ${basename(path)}\n`;
     });
@@ -62,7 +53,7 @@ describe("bun run build", () => {
   });
 
   it("names the targets when it is asked for one that there is not", async () => {
-    await using build = new Program({ command: [process.execPath, BUILD, "--target", "amiga-68k"] });
+    await using build = new Program({ command: [process.execPath, BUILD_SCRIPT, "--target", "amiga-68k"] });
     expect(await build.exited()).toBe(1);
     expect(build.stderr).toContain("Cannot build for amiga-68k: the targets are native, linux-x64,");
   });
@@ -70,14 +61,14 @@ describe("bun run build", () => {
 
 describe(`the executable for ${native}`, () => {
   it("prints the version of package.json", async () => {
-    await using program = new Program({ command: nativeCommand, args: ["--version"] });
+    await using program = new Program({ command: executables.native, args: ["--version"] });
     expect(await program.exited()).toBe(0);
     expect(program.stdout).toBe(`${packageJson.version}\n`);
     expect(program.stderr).toBe("");
   });
 
   it("prints its help", async () => {
-    await using program = new Program({ command: nativeCommand, args: ["--help"] });
+    await using program = new Program({ command: executables.native, args: ["--help"] });
     expect(await program.exited()).toBe(0);
     expect(program.stdout).toContain("--port");
     expect(program.stdout).toContain("tgws");
@@ -85,6 +76,7 @@ describe(`the executable for ${native}`, () => {
   });
 
   it("takes neither code nor settings from the folder it is started in", () => {
+    const folder = mkdtempSync(join(tmpdir(), "tgws-strange-"));
     const strange = join(folder, "strange");
     const trap = join(strange, "trap");
     const home = join(folder, "home");
@@ -95,7 +87,7 @@ describe(`the executable for ${native}`, () => {
     writeFileSync(join(strange, "tsconfig.json"), "{ not JSON");
     writeFileSync(join(strange, "package.json"), "{ not JSON");
     const { TGWS_HOME: _, ...inherited } = process.env;
-    const { exitCode, stdout, stderr } = Bun.spawnSync([...nativeCommand, "link"], {
+    const { exitCode, stdout, stderr } = Bun.spawnSync([...executables.native, "link"], {
       cwd: strange,
       env: { ...inherited, HOME: home, XDG_CONFIG_HOME: home, APPDATA: home },
       timeout: STEP_LIMIT_MS,
@@ -106,11 +98,16 @@ describe(`the executable for ${native}`, () => {
     expect(stdout.toString()).not.toContain("a stranger");
     expect(existsSync(home)).toBe(true);
     expect(existsSync(trap)).toBe(false);
+    rmSync(folder, { recursive: true });
   });
 
-  it("serves a session", () => servesSession(nativeCommand), TEST_LIMIT_MS);
+  it("serves a session", () => servesSession(executables.native), TEST_LIMIT_MS);
 
-  it("looks like a web site to strangers, and serves clients", () => disguises(nativeCommand), TEST_LIMIT_MS);
+  it(
+    "looks like a web site to strangers, and serves clients",
+    () => disguises(executables.native),
+    TEST_LIMIT_MS,
+  );
 
   for (const client of REAL_CLIENTS) {
     it(
@@ -119,7 +116,7 @@ describe(`the executable for ${native}`, () => {
         stub.reset();
         const server = new MtprotoServer();
         stub.onPacket = server.onPacket;
-        await using proxy = await ProxyProcess.start({ stub, command: nativeCommand });
+        await using proxy = await ProxyProcess.start({ stub, command: executables.native });
         const secret = `dd${proxy.secret.toHex()}`;
         await expect(client.call({ port: proxy.port, secret })).rejects.toThrow(STUB_ERROR);
         expect(server.progress.keys).toBeGreaterThan(0);
@@ -133,18 +130,18 @@ describe.skipIf(missing !== undefined)(`the executable for ${EMULATED} under ${E
   it(
     "prints the version of package.json",
     async () => {
-      await using program = new Program({ command: emulatedCommand, args: ["--version"] });
+      await using program = new Program({ command: executables.emulated, args: ["--version"] });
       expect(await program.exited(STEP_LIMIT_MS)).toBe(0);
       expect(program.stdout).toBe(`${packageJson.version}\n`);
     },
     TEST_LIMIT_MS,
   );
 
-  it("serves a session", () => servesSession(emulatedCommand), TEST_LIMIT_MS);
+  it("serves a session", () => servesSession(executables.emulated), TEST_LIMIT_MS);
 
   it(
     "looks like a web site to strangers, and serves clients",
-    () => disguises(emulatedCommand),
+    () => disguises(executables.emulated),
     TEST_LIMIT_MS,
   );
 });
@@ -210,12 +207,4 @@ async function disguises(command: Command): Promise<void> {
 
 function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
-}
-
-/** Says why the arm64 executable cannot be run beside the native one, or `undefined` when it can. */
-function whatEmulationLacks(): string | undefined {
-  if (native === EMULATED) return "it is the native one, and tested as that";
-  if (Bun.which(EMULATOR) === null) return `${EMULATOR} is missing (Debian: apt install qemu-user)`;
-  if (existsSync(SYSROOT)) return undefined;
-  return `${SYSROOT} is missing (Debian: apt install libc6-arm64-cross)`;
 }

@@ -53,7 +53,7 @@ describe("a proxy with a configuration file", () => {
       client.sendPacket(Uint8Array.of(1, 2, 3, 4));
       expect((await client.readPacket()).payload.toHex()).toBe("01020304");
       client[Symbol.dispose]();
-      await proxy.logged(/session ended .*secret=alice/);
+      await proxy.logged(/session ended .*user=alice/);
     },
     TEST_LIMIT_MS,
   );

@@ -152,7 +152,6 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
     it(
       "slow a user down, over all connections together",
       async () => {
-        const rate = 600 * 1024;
         using home = new ConfigHome(annWith("rate-kb = 600"));
         await using proxy = await start(home, workers);
         const { port } = proxy;
@@ -165,16 +164,18 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const clients = await Promise.all(Array.from({ length: 4 }, open));
         for (const client of clients) client.sendPacket(Uint8Array.of(1, 2, 3, 4));
         await Promise.all(clients.map((client) => client.until(() => client.received > 0, "bytes", LATE_MS)));
-        const received = () => clients.reduce((sum, client) => sum + client.received, 0);
-        await Bun.sleep(700); // until what it may have at once is spent
-        const [from, before] = [performance.now(), received()];
-        await Bun.sleep(3_000);
-        const seconds = (performance.now() - from) / 1000;
-        const perSecond = (received() - before) / seconds;
+        const measured = await rateOf(clients, 3_000);
+        expect(measured).toBeLessThan(600 * 1.1);
+        expect(measured).toBeGreaterThan(600 * 0.88);
+
+        home.write(annWith("rate-kb = 1200"));
+        proxy.signal("SIGHUP");
+        await proxy.logged(/configuration reloaded: changed users ann/, LATE_MS);
+        const faster = await rateOf(clients, 1_500);
         for (const client of clients) client[Symbol.dispose]();
+        expect(faster).toBeLessThan(1200 * 1.15);
+        expect(faster).toBeGreaterThan(1200 * 0.8);
         await eventually(() => proxy.countLogged(/session ended/g) === 4, "the end of the sessions");
-        expect(perSecond).toBeLessThan(rate * 1.1);
-        expect(perSecond).toBeGreaterThan(rate * 0.88);
       },
       LIMIT_MS,
     );
@@ -230,6 +231,15 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
       LIMIT_MS,
     );
   });
+}
+
+/** How much some clients get, in KB a second, once what they may have at once is spent. */
+async function rateOf(clients: readonly RawClient[], ms: number): Promise<number> {
+  const received = () => clients.reduce((sum, client) => sum + client.received, 0);
+  await Bun.sleep(700);
+  const [from, before] = [performance.now(), received()];
+  await Bun.sleep(ms);
+  return (received() - before) / 1024 / ((performance.now() - from) / 1000);
 }
 
 /** Nobody has ended it. */

@@ -4,6 +4,7 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { testAuthority } from "../support/certificates.ts";
 import { ConfigHome } from "../support/config-home.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
+import { childrenOf } from "../support/process-tree.ts";
 import { ProxyProcess } from "../support/proxy.ts";
 import { ending, eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
 import { StubDc } from "../support/stub-dc.ts";
@@ -83,7 +84,8 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const newKey = key();
         const text = table("ann", ann) + table("bob", bob, "enabled = false") + table("cid", newKey);
         const changes = await change(proxy, home, text + table("dan", dan));
-        expect(changes).toBe("new users dan; changed users bob, cid");
+        // Under another key, it is somebody else with the same name.
+        expect(changes).toBe("new users cid, dan; removed users cid; changed users bob");
         await Promise.all([ending(ofBob), ending(ofCid)]);
         expect(await isServed({ port, secret: dan })).toBe(true);
         expect(await isServed({ port, secret: newKey })).toBe(true);
@@ -235,6 +237,36 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
     );
   });
 }
+
+describe.skipIf(process.platform !== "linux")("a worker that is just starting", () => {
+  it(
+    "hears of a reload, too",
+    async () => {
+      const [ann, bob] = [key(), key()];
+      using home = new ConfigHome(table("ann", ann));
+      await using proxy = await start(home, 2);
+      const { port } = proxy;
+      const [first = 0, second = 0] = childrenOf(proxy.pid);
+      process.kill(first, "SIGKILL");
+      await eventually(
+        () => childrenOf(proxy.pid).some((pid) => pid !== first && pid !== second),
+        "another one",
+      );
+      const next = childrenOf(proxy.pid).find((pid) => pid !== first && pid !== second) ?? 0;
+      process.kill(next, "SIGSTOP"); // it has its settings, and is not ready
+      home.write(table("ann", ann) + table("bob", bob));
+      proxy.signal("SIGHUP");
+      await Bun.sleep(300);
+      process.kill(next, "SIGCONT");
+      await proxy.logged(/configuration reloaded: new users bob/, LATE_MS);
+      process.kill(second, "SIGKILL"); // from here on there are only those that have been started since
+      await eventually(() => isServed({ port, secret: bob }), "a new user");
+      for (let count = 0; count < 12; count++) expect(await isServed({ port, secret: bob })).toBe(true);
+      expect(await proxy.stop()).toBe(0);
+    },
+    LIMIT_MS,
+  );
+});
 
 describe("the configuration file", () => {
   it(

@@ -231,11 +231,11 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
           `GET /${"x".repeat(60_000)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n`,
         ];
         const sockets = await Promise.all(
-          Array.from({ length: 100 }, async (_, index): Promise<Socket> => {
-            const socket = await openTcp(status.port);
-            socket.on("error", () => {});
-            socket.resume();
-            socket.write(words[index % words.length] ?? "");
+          Array.from({ length: 100 }, async (_, index): Promise<Socket | undefined> => {
+            const socket = await openTcp(status.port).catch(() => undefined); // closed already, for the next one
+            socket?.on("error", () => {});
+            socket?.resume();
+            socket?.write(words[index % words.length] ?? "");
             return socket;
           }),
         );
@@ -243,7 +243,7 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
           expect((await status.scrape()).sum("tgws_connections_active")).toBe(1);
           await ping(client);
         }
-        for (const socket of sockets) socket.destroy();
+        for (const socket of sockets) socket?.destroy();
         expect(await status.text("/healthz")).toBe("ok\n");
         expect(proxy.stderr).not.toMatch(/error|a bug/);
       },
@@ -282,6 +282,29 @@ describe("the status server with a token", () => {
       expect(await ask("/healthz")).toBe(200);
       expect(await ask("/readyz")).toBe(200);
       expect((await status.scrape()).text).not.toContain(token);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "takes secrets and a token from the environment, and tells nobody",
+    async () => {
+      const environment = {
+        TGWS_SECRET: `ann:${ANN.toHex()}`,
+        TGWS_STATUS: "0",
+        TGWS_STATUS_TOKEN: randomBytes(12).toHex(),
+        TGWS_LOG_LEVEL: "debug",
+      };
+      await using proxy = await ProxyProcess.start({ stub, secrets: [], environment });
+      const status = await StatusClient.of(proxy, environment.TGWS_STATUS_TOKEN);
+      await visit(proxy.port, ANN, 2);
+      const scrape = await scrapeUntil(
+        status,
+        (one) => one.sum("tgws_connections_ended_total") === 1,
+        "its end",
+      );
+      expect(scrape.sum("tgws_user_sessions_total", { user: "ann" })).toBe(1);
+      await proxy.logged(/route open .*user=ann/);
     },
     LIMIT_MS,
   );

@@ -27,6 +27,13 @@ export class LeakedSecrets {
     }
   }
 
+  /** Takes in the variables that are secret. */
+  addEnvironment(environment: Readonly<Record<string, string>>): void {
+    for (const secret of (environment["TGWS_SECRET"] ?? "").split(",")) this.#addSecret(secret.trim());
+    for (const name of ["TGWS_STATUS_TOKEN", "TGWS_CFPROXY_WORKER_TOKEN"])
+      this.#addWord(environment[name] ?? "");
+  }
+
   /** Takes in what a configuration folder has: the kept secret, and those of the configuration file. */
   addHome(home: string): void {
     const kept = join(home, "secret");

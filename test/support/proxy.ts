@@ -72,6 +72,7 @@ export class Program implements AsyncDisposable {
     this.#ownHome = home === undefined ? makeHome() : undefined;
     this.#home = home ?? this.#ownHome ?? "";
     this.#secrets.addFlags(args);
+    this.#secrets.addEnvironment(environment);
     this.#secrets.addHome(this.#home);
     this.#process = spawn([...command, ...args], this.#home, environment);
     this.#read = Promise.all([

@@ -164,16 +164,28 @@ describe("listenHttp()", () => {
     }
   });
 
-  test("closes at once whoever is one too many, and takes the next when somebody has left", async () => {
+  test("closes the oldest that has not asked for one too many", async () => {
     const { port } = start(undefined, { connections: 3, deadlineMs: 5_000 });
     const idle = [await connect(port), await connect(port), await connect(port)];
+    expect(await ask(port, GET)).toEndWith("hello\n");
+    expect(await idle[0]?.closed).toBe("");
+    idle[1]?.write(GET);
+    expect(await idle[1]?.closed).toEndWith("hello\n");
+    for (const one of idle) one.end();
+  });
+
+  test("closes at once whoever is one too many when all have asked, and takes the next when one has left", async () => {
+    const { promise, resolve } = Promise.withResolvers<HttpAnswer>();
+    const { port } = start(() => promise, { connections: 2, deadlineMs: 5_000 });
+    const waiting = [await connect(port), await connect(port)];
+    for (const one of waiting) one.write(GET);
+    await Bun.sleep(50); // until both have been read
     expect(await ask(port, GET)).toBe("");
-    idle[0]?.write(GET);
-    expect(await idle[0]?.closed).toEndWith("hello\n");
+    resolve(ECHO);
+    for (const one of waiting) expect(await one.closed).toEndWith("hello\n");
     let heard = "";
     for (let tries = 0; heard === "" && tries < 50; tries += 1) heard = await ask(port, GET);
     expect(heard).toEndWith("hello\n");
-    for (const one of idle) one.end();
   });
 
   test("closes whoever has not asked, or not taken the answer, at the deadline", async () => {
