@@ -55,8 +55,8 @@ class WorkerRun {
   /** By the slot whose socket it accepts from, too: stops that. */
   readonly #adopted = new Map<number, () => void>();
   #orphaned = false;
-  /** Settings are used one after the other. */
-  #reloading: Promise<void> = Promise.resolve();
+  /** Settings are used one after the other, also those that come while it starts. */
+  #configured: Promise<void> = Promise.resolve();
 
   constructor(send: (batch: readonly FromWorker[]) => void) {
     const { promise, resolve } = Promise.withResolvers<number>();
@@ -97,10 +97,10 @@ class WorkerRun {
   #onMessage(message: ToWorker): void {
     switch (message.type) {
       case "start":
-        void this.#start(message);
+        this.#configured = this.#start(message);
         break;
       case "reload":
-        this.#reloading = this.#reloading.then(() => this.#reload(message));
+        this.#configured = this.#configured.then(() => this.#reload(message));
         break;
       case "arrived":
         this.#gate.onArrived(message.visit, message.refused);
