@@ -124,7 +124,8 @@ export class Supervisor {
    */
   async restart(): Promise<void> {
     const { log, drainMs } = this.#options;
-    if (this.#rolling || this.#stopping) {
+    if (this.#stopping) return;
+    if (this.#rolling) {
       log.warn("the workers are being replaced already");
       return;
     }
