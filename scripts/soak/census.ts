@@ -48,7 +48,7 @@ export function clientPorts(pid: number, proxyPort: number): ReadonlySet<number>
 
 /** The processes that `pid` has started and that still run. */
 export function childrenOf(pid: number): readonly number[] {
-  const tasks = readdirSync(`/proc/${pid}/task`);
+  const tasks = orNothing(() => readdirSync(`/proc/${pid}/task`));
   const texts = tasks.map((task) => readText(`/proc/${pid}/task/${task}/children`));
   const children = texts.flatMap((text) =>
     text
@@ -81,15 +81,19 @@ function inodeOf(link: string): string | undefined {
   return /^socket:\[(\d+)\]$/.exec(link)?.[1];
 }
 
-/** A descriptor may be closed between both looks. */
+/** A descriptor may be closed between both looks, and a process may have ended. */
 function readLinks(pid: number): readonly string[] {
-  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
-    try {
-      return readlinkSync(`/proc/${pid}/fd/${fd}`);
-    } catch {
-      return [];
-    }
-  });
+  return orNothing(() => readdirSync(`/proc/${pid}/fd`)).flatMap((fd) =>
+    orNothing(() => [readlinkSync(`/proc/${pid}/fd/${fd}`)]),
+  );
+}
+
+function orNothing(read: () => readonly string[]): readonly string[] {
+  try {
+    return read();
+  } catch {
+    return [];
+  }
 }
 
 /** By inode. */

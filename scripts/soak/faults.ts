@@ -1,9 +1,9 @@
 import { clientPorts } from "./census.ts";
-import type { SoakUser } from "./config-text.ts";
-import type { Excuse, Judge } from "./judge.ts";
+import type { ConfigValues, SoakUser } from "./config-text.ts";
+import type { Judge } from "./judge.ts";
 import type { Part } from "./options.ts";
 import { type DcOrder, type DcReport, DOOR_FAILURES, type LoadOrder, type LoadReport } from "./orders.ts";
-import type { SoakProxy } from "./proxy.ts";
+import type { SoakProxy, Telling } from "./proxy.ts";
 import type { Random } from "./random.ts";
 import type { Talker } from "./talker.ts";
 
@@ -36,6 +36,8 @@ export type Fault = (rig: Rig) => Promise<void>;
 const SETTLE_MS = 3_000;
 const REVOKED_WITHIN_MS = 15_000;
 const RESTARTED_WITHIN_MS = 30_000;
+/** Clocks and timers may be off by so much. */
+const PUNCTUAL_MS = 500;
 /** Shorter than the proxy takes to give up on a data centre. */
 const FREEZE_MS = 2_000;
 /** Of the open connections. */
@@ -101,13 +103,25 @@ async function reachLimit({ load, limited, complain }: Rig): Promise<void> {
   complain(`a user that may have ${maxConnections} sessions had ${served} of ${served + refused}`);
 }
 
+/** What a reload changes besides users. */
+const CHANGES: readonly ConfigValues[] = [
+  { "log-level": "warn" },
+  { "log-level": "debug" },
+  { "pool-size": 3 },
+  { "buf-kb": 128 },
+  { "handshake-seconds": 12 },
+  { "max-per-address": 100 },
+];
+
+const TELLINGS: readonly Telling[] = ["signal", "file alone"];
+
 /** Guests are removed, and come back; limits and the level of the log change; once in a while the file is broken. */
 async function reload(rig: Rig): Promise<void> {
   const { proxy, load, judge, random, residents, guests, limited, complain } = rig;
   const leaving = random.pick(guests);
   const names = [leaving.user];
   if (random.chance(0.3)) {
-    proxy.confuse(); // it must go on with what it has
+    proxy.confuse(random.pick(TELLINGS)); // it must go on with what it has
     await Bun.sleep(SETTLE_MS);
   }
   load.send({ type: "absent", users: names });
@@ -118,12 +132,10 @@ async function reload(rig: Rig): Promise<void> {
     until: from + REVOKED_WITHIN_MS + SETTLE_MS,
     covers: ({ who, failedAt }) => who === leaving.user && failedAt >= from - 1_000,
   });
-  proxy.configure([...residents, ...staying, limited], {
-    "log-level": random.pick(["info", "warn", "debug"]),
-  });
+  proxy.configure([...residents, ...staying, limited], random.pick(CHANGES), random.pick(TELLINGS));
   const gone = await waitFor(() => rig.liveOf(leaving.user) === 0, REVOKED_WITHIN_MS);
   if (!gone) complain(`${rig.liveOf(leaving.user)} sessions of the removed user ${leaving.user} went on`);
-  proxy.configure([...residents, ...guests, limited], { "log-level": "info" });
+  proxy.configure([...residents, ...guests, limited], {}, random.pick(TELLINGS));
   await Bun.sleep(SETTLE_MS);
   load.send({ type: "absent", users: [] });
 }
@@ -169,22 +181,24 @@ async function killWorker({ proxy, judge, random, complain }: Rig): Promise<void
 async function restart({ proxy, judge, drainMs, complain }: Rig): Promise<void> {
   const before = proxy.workers;
   const at = Date.now();
-  process.kill(proxy.pid, "SIGUSR2");
-  const isNew = (): boolean => {
-    const now = proxy.workers;
-    return now.length === before.length && now.every((pid) => !before.includes(pid));
-  };
-  // Each may be replaced after the one before it has ended.
-  const limitMs = (drainMs + RESTARTED_WITHIN_MS) * before.length;
-  const excuse: Excuse = {
+  /** Clients of the old workers, and when they were last seen there: the ports are used again later. */
+  const seen = new Map<number, number>();
+  judge.excuse({
     fault: "restarts",
-    until: at + limitMs,
-    covers: ({ session, startedAt, failedAt }) =>
-      session > 0 && failedAt - Math.max(startedAt, at) >= drainMs - 1_000,
+    until: at + drainMs + 2 * RESTARTED_WITHIN_MS,
+    covers: ({ port, startedAt, failedAt }) =>
+      failedAt >= at + drainMs - PUNCTUAL_MS && startedAt <= (seen.get(port) ?? 0),
+  });
+  process.kill(proxy.pid, "SIGUSR2");
+  const areNew = (): boolean => {
+    const now = proxy.workers;
+    const old = before.filter((pid) => now.includes(pid));
+    for (const port of old.flatMap((pid) => [...clientPorts(pid, proxy.port)])) seen.set(port, Date.now());
+    return now.length === before.length && old.length === 0;
   };
-  judge.excuse(excuse);
-  if (!(await waitFor(isNew, limitMs)))
+  if (!(await waitFor(areNew, drainMs + 2 * RESTARTED_WITHIN_MS))) {
     complain(`workers were not replaced: ${before} before, ${proxy.workers} now`);
+  }
   await Bun.sleep(SETTLE_MS);
 }
 

@@ -80,7 +80,7 @@ async function reachLimit(identity: Identity, attempts: number): Promise<void> {
 async function stop(): Promise<void> {
   for (const timer of timers) clearInterval(timer);
   timers = [];
-  await Promise.all([crowd?.stop(), strangers?.gone()]);
+  await Promise.all([crowd?.stop(), strangers?.stop()]);
   tell({ type: "stopped", figures: figures() });
 }
 

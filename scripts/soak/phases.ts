@@ -17,8 +17,8 @@ export interface Window {
 /**
  * Divides a soak:
  *
- *      0          20%            42%        50%   60%                       90%   100%
- *      |- warm-up -|- kills, too -|- settle -|early|------- the same --------|late |
+ *      0          20%            42%        50%      65%                 85%      100%
+ *      |- warm-up -|- kills, too -|- settle -| early  |----- the same -----|  late  |
  *
  * Whatever process there is in the middle is there at the end, too: a killed worker's fresh memory hides no growth.
  */
@@ -26,8 +26,8 @@ export function planPhases(durationMs: number): Phases {
   const at = (share: number): number => durationMs * share;
   return {
     kills: { from: at(0.2), to: at(0.42) },
-    early: { from: at(0.5), to: at(0.6) },
-    late: { from: at(0.9), to: at(1) },
+    early: { from: at(0.5), to: at(0.65) },
+    late: { from: at(0.85), to: at(1) },
     end: durationMs,
   };
 }

@@ -37,6 +37,21 @@ export interface Features {
   readonly status: boolean;
 }
 
+/** How the proxy hears of a changed file: by SIGHUP, or by watching it. */
+export type Telling = "signal" | "file alone";
+
+/** What the proxy says of itself, as far as it matters here. */
+export interface ReportedState {
+  readonly figures: {
+    readonly connections: { readonly active: number; readonly ended: Readonly<Record<string, number>> };
+  };
+  readonly users: readonly {
+    readonly name: string;
+    readonly connections: number;
+    readonly addresses: number;
+  }[];
+}
+
 /** Asks the program for its flags. */
 export function findFeatures(binary: string | undefined): Features {
   const { stdout } = Bun.spawnSync([...programOf(binary), "--help"]);
@@ -115,16 +130,24 @@ export class SoakProxy {
     });
   }
 
-  /** Writes another configuration, and tells the proxy to read it. */
-  configure(users: readonly SoakUser[], changes: ConfigValues = {}): void {
+  /** Writes another configuration. */
+  configure(users: readonly SoakUser[], changes: ConfigValues, telling: Telling): void {
     this.#write(users, changes);
-    process.kill(this.pid, "SIGHUP");
+    if (telling === "signal") process.kill(this.pid, "SIGHUP");
   }
 
-  /** Writes what is no configuration, and tells the proxy to read it. */
-  confuse(): void {
+  /** Writes what is no configuration. */
+  confuse(telling: Telling): void {
     writeFileSync(this.#configFile, 'port = "none of these\n');
-    process.kill(this.pid, "SIGHUP");
+    if (telling === "signal") process.kill(this.pid, "SIGHUP");
+  }
+
+  /** Asks how it is; `undefined` where it cannot tell. */
+  async report(): Promise<ReportedState | undefined> {
+    if (this.statusPort === undefined) return undefined;
+    const url = `http://127.0.0.1:${this.statusPort}/api/status`;
+    const response = await fetch(url, { signal: AbortSignal.timeout(10_000), keepalive: false });
+    return (await response.json()) as ReportedState;
   }
 
   /** The temporary file keeps the proxy from reading half a file when it watches. */

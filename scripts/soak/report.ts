@@ -1,7 +1,7 @@
 import type { LoadFigures } from "./orders.ts";
 import type { Phases, Window } from "./phases.ts";
 import { growthPerHour, type Sample, type Spread, spreadOver, totalCpu, totalRss } from "./samples.ts";
-import type { Criterion } from "./verdict.ts";
+import type { Counted, Criterion } from "./verdict.ts";
 
 /** Everything that a soak has found. */
 export interface SoakResult {
@@ -15,6 +15,8 @@ export interface SoakResult {
   /** How sessions ended, as the log says it. */
   readonly endings: Readonly<Record<string, number>>;
   readonly samples: readonly Sample[];
+  /** The proxy's processes without any session. */
+  readonly atRest: { readonly before: readonly Counted[]; readonly after: readonly Counted[] };
   readonly criteria: readonly Criterion[];
 }
 
@@ -47,6 +49,7 @@ export function formatReport(result: SoakResult): string {
         return `${`  ${role} ${name}`.padEnd(18)}${formatSpread(spreadOver(samples, window, rss))}`;
       }),
     ),
+    `without a session: ${formatRest(result.atRest.before)} before, ${formatRest(result.atRest.after)} after`,
     `growth from early to late: ${(growthPerHour(samples, { from: phases.early.from, to: phases.end }) / MIB).toFixed(1)} MiB/h`,
     "",
     ...criteria.flatMap(({ name, holds, details }) => [
@@ -88,6 +91,11 @@ function rolesOf(samples: readonly Sample[]): readonly string[] {
 
 function formatSpread({ min, median, max }: Spread): string {
   return [min, median, max].map((kib) => (kib / MIB).toFixed(1).padStart(8)).join("");
+}
+
+function formatRest(processes: readonly Counted[]): string {
+  const each = processes.map(({ rssKib }) => (rssKib / MIB).toFixed(0)).join("+");
+  return each === "" ? "nothing" : `${each} MiB`;
 }
 
 function formatCounts(counts: Readonly<Record<string, number>>): string {

@@ -1,50 +1,35 @@
-import { randomBytes } from "node:crypto";
 import { appendFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { makeCertificates } from "../../test/support/certificates.ts";
-import { stopChild } from "../bench/children.ts";
-import { COVER_DOMAIN, type CoverSite, startSite, waitUntilMeasured } from "../bench/cover-site.ts";
-import { type KnownPorts, takeCensus } from "./census.ts";
-import type { SoakUser } from "./config-text.ts";
-import { ENDING, FAULTS, type Rig, refuseForLoad } from "./faults.ts";
+import { injectEach, injectFaults } from "./fault-plan.ts";
+import type { Rig } from "./faults.ts";
 import { Judge } from "./judge.ts";
 import type { Options, Part } from "./options.ts";
-import type { DcOrder, DcReport, LoadFigures, LoadOrder, LoadReport } from "./orders.ts";
-import { isWithin, type Phases, planPhases } from "./phases.ts";
-import { type Features, findFeatures, SoakProxy } from "./proxy.ts";
+import type { LoadFigures, LoadOrder } from "./orders.ts";
+import { type Phases, planPhases } from "./phases.ts";
+import { type Features, findFeatures } from "./proxy.ts";
 import { Random } from "./random.ts";
 import { formatProgress, type SoakResult } from "./report.ts";
 import type { Sample } from "./samples.ts";
-import { Talker } from "./talker.ts";
+import { type Load, Stage } from "./stage.ts";
 import {
-  type Counted,
-  type Criterion,
-  isCalm,
+  judgeCounts,
   judgeDescriptors,
+  judgeExit,
   judgeFailures,
+  judgeList,
   judgeLoad,
   judgeLog,
   judgeMemory,
 } from "./verdict.ts";
 
-type Load = Talker<LoadOrder, LoadReport>;
-
 const SAMPLE_MS = 1_000;
 const PROGRESS_MS = 10_000;
-/** Sessions and their data centres let go of each other within this time: 15 s where one side does not end. */
-const CALM_WITHIN_MS = 60_000;
 /** Before the baseline, so many sessions per worker make everything open that opens once. */
 const TOUCH_SESSIONS = 40;
 const TOUCH_MS = 8_000;
-const STOPPED_WITHIN_MS = 60_000;
-const EXIT_WITHIN_MS = 30_000;
-const RESIDENTS = 6;
-const GUESTS = 2;
-const LIMIT = 5;
-/** Data centres of which connections are kept. */
-const DATA_CENTRES = 2;
-/** Each has two names for WebSockets, of which the first to answer is kept. */
-const WAYS = 2;
+/** Shorter ones have shorter faults, and more of them. */
+const SHORT_MS = 5 * 60_000;
+const MOST_COMPLAINTS = 100;
 const NO_FIGURES: LoadFigures = {
   ...{ live: 0, started: 0, finished: 0, failed: 0, bytesUp: 0, bytesDown: 0, messages: 0, slowestMs: 0 },
   ...{ strangers: {}, habits: {}, users: {} },
@@ -55,15 +40,17 @@ export class Soak {
   readonly #options: Options;
   readonly #folder: string;
   readonly #random: Random;
+  readonly #phases: Phases;
+  readonly #features: Features;
+  readonly #parts: ReadonlySet<Part>;
   readonly #judge = new Judge();
   readonly #samples: Sample[] = [];
   readonly #faults: Record<string, number> = {};
+  /** What did not have its effect. */
   readonly #complaints: string[] = [];
+  /** What data centres got and no client has sent. */
   readonly #troubles: string[] = [];
-  readonly #users = makeUsers();
-  readonly #phases: Phases;
   #figures = NO_FIGURES;
-  #parts: ReadonlySet<Part>;
   #stopped = false;
 
   /** @param folder For what the processes write. */
@@ -72,7 +59,8 @@ export class Soak {
     this.#folder = folder;
     this.#random = new Random(options.seed);
     this.#phases = planPhases(options.durationMs);
-    this.#parts = options.parts;
+    this.#features = findFeatures(options.binary);
+    this.#parts = possibleParts(options, this.#features);
   }
 
   /** Ends the load at its next look. */
@@ -82,42 +70,32 @@ export class Soak {
 
   /** @throws {Error} When it cannot be carried out. */
   async run(): Promise<SoakResult> {
-    const features = findFeatures(this.#options.binary);
-    this.#parts = this.#possible(features);
-    const { dc, ports, caFile } = await this.#startDc();
-    const cover = this.#parts.has("fake-tls") ? await this.#startCover() : undefined;
-    const proxy = await SoakProxy.start(
-      {
-        ...{ binary: this.#options.binary, folder: this.#folder, workers: this.#options.workers },
-        ...{ poolSize: this.#options.poolSize, caFile, ports, drainSeconds: this.#drainMs / 1000 },
-        cover: cover && { port: cover.port, domain: COVER_DOMAIN },
-      },
-      features,
-      this.#users.all,
-    );
-    if (cover !== undefined) await waitUntilMeasured(proxy.port, cover, this.#signer());
-    const known: KnownPorts = {
-      proxy: proxy.port,
-      status: proxy.statusPort,
-      site: cover?.port,
-      dataCentres: [...Object.values(ports.calm), ...Object.values(ports.rough)],
-    };
-    const before = await this.#touch(proxy, dc, cover, known);
-    const load = this.#startLoad("load.log");
-    await this.#work(proxy, dc, load, cover);
-    const after = await this.#calm(proxy, known);
-    await load.kill();
-    const criteria = this.#criteria(before, after, await this.#end(proxy));
-    await dc.kill();
-    if (cover !== undefined) await stopChild(cover.child);
+    const stage = await Stage.setUp({
+      ...this.#options,
+      ...{ folder: this.#folder, features: this.#features, parts: this.#parts, drainMs: this.#drainMs },
+      onTrouble: (message) => note(this.#troubles, message),
+    });
+    const before = await this.#touch(stage);
+    await this.#work(stage);
+    const after = await stage.calm();
+    const state = await stage.proxy.report();
+    const exitCode = await stage.tearDown();
+    const log = readFileSync(join(this.#folder, "proxy.log"), "utf8");
+    const criteria = [
+      ...judgeFailures(this.#judge),
+      judgeList("whatever is tried has the effect that it should have", this.#complaints),
+      judgeList("data centres get only what clients have sent", this.#troubles),
+      judgeLoad(this.#samples, this.#phases, this.#options.sessions),
+      judgeMemory(this.#samples, this.#phases),
+      judgeDescriptors(before, after, stage.mostKept),
+      ...(state === undefined ? [] : [judgeCounts(state)]),
+      judgeLog(log),
+      judgeExit(exitCode),
+    ];
     return {
       ...{ seed: this.#options.seed, phases: this.#phases, figures: this.#figures, faults: this.#faults },
-      ...{
-        excused: this.#judge.excused,
-        samples: this.#samples,
-        criteria,
-        endings: countEndings(this.#log()),
-      },
+      ...{ excused: this.#judge.excused, samples: this.#samples, atRest: { before, after }, criteria },
+      endings: state?.figures.connections.ended ?? countEndings(log),
     };
   }
 
@@ -126,50 +104,80 @@ export class Soak {
   }
 
   get #isShort(): boolean {
-    return this.#options.durationMs < 5 * 60_000;
+    return this.#options.durationMs < SHORT_MS;
   }
 
-  /** What this proxy can do, of what is asked for. */
-  #possible(features: Features): ReadonlySet<Part> {
-    const needs: Readonly<Partial<Record<Part, boolean>>> = {
-      reloads: features.config,
-      limits: features.config,
-      scrapes: features.status,
-      kills: features.workers && this.#options.workers > 1,
-      restarts: features.workers && this.#options.workers > 1,
-    };
-    const parts = [...this.#options.parts];
-    const left = parts.filter((part) => needs[part] === false);
-    if (left.length > 0) console.error(`left out, for lack of what they need: ${left.join(", ")}`);
-    return new Set(parts.filter((part) => needs[part] !== false));
+  /** Lets everything happen once, so that what opens once is open, and counts descriptors when all is quiet again. */
+  async #touch(stage: Stage) {
+    console.error("a first load, for the baseline");
+    const load = this.#startLoad(stage, "touch");
+    const sessions = TOUCH_SESSIONS * this.#options.workers;
+    const order = this.#startOrder(stage);
+    load.send({ ...order, sessions, ramp: 60, longestLifeMs: TOUCH_MS / 2, strangers: order.strangers * 2 });
+    await Promise.all([Bun.sleep(TOUCH_MS), injectEach(this.#rig(stage, load), this.#parts)]);
+    await stage.end(load);
+    const before = await stage.calm();
+    await load.kill();
+    this.#judge.settle(Number.POSITIVE_INFINITY);
+    return before;
   }
 
-  async #startDc() {
-    const { caFile, certificate, key } = await makeCertificates(["*.web.telegram.org", "localhost"]);
-    const files = { certificate: join(this.#folder, "dc.pem"), key: join(this.#folder, "dc.key") };
-    await Bun.write(files.certificate, certificate);
-    await Bun.write(files.key, key);
-    const command = [process.execPath, join(import.meta.dirname, "stub-dc.ts"), files.certificate, files.key];
-    const dc = new Talker<DcOrder, DcReport>(command, join(this.#folder, "dc.log"));
-    dc.onReport = (report) => {
-      if (report.type === "trouble" && this.#troubles.length < 100) this.#troubles.push(report.message);
-    };
-    const { ports } = await dc.next("ready");
-    return { dc, ports, caFile };
+  /** The soak itself. */
+  async #work(stage: Stage): Promise<void> {
+    console.error(`${this.#options.sessions} sessions for ${this.#options.durationMs / 60_000} min`);
+    const load = this.#startLoad(stage, "load");
+    this.#figures = NO_FIGURES;
+    load.send(this.#startOrder(stage));
+    const startedAt = performance.now();
+    const isOver = (): boolean => this.#stopped || performance.now() - startedAt >= this.#phases.end;
+    const faults = injectFaults(this.#rig(stage, load), {
+      ...{
+        parts: this.#parts,
+        phases: this.#phases,
+        gapMs: this.#isShort ? 1_000 : 5_000,
+        startedAt,
+        isOver,
+      },
+      note: (part, what) => this.#onFault(part, what),
+    });
+    faults.catch(() => this.stop()); // it is thrown when the loop has ended
+    let saidAt = 0;
+    while (!isOver()) {
+      await Bun.sleep(SAMPLE_MS);
+      const at = performance.now() - startedAt;
+      this.#sample(stage, at);
+      if (at - saidAt < PROGRESS_MS) continue;
+      saidAt = at;
+      this.#sayProgress();
+    }
+    await faults;
+    console.error("all leave");
+    await stage.end(load);
+    await load.kill();
+    this.#judge.settle(Number.POSITIVE_INFINITY);
   }
 
-  #signer() {
-    const [first] = this.#users.residents;
-    return { key: Uint8Array.fromHex(first?.secret ?? ""), domain: COVER_DOMAIN, shape: "hybrid" as const };
+  #sample({ proxy }: Stage, at: number): void {
+    if (!proxy.running) throw new Error(`the proxy has ended: see ${this.#folder}`);
+    this.#samples.push({ at, live: this.#figures.live, processes: proxy.sample() });
+    this.#judge.settle(Date.now());
   }
 
-  #startCover(): Promise<CoverSite> {
-    return startSite("Bun", this.#folder, this.#signer());
+  #sayProgress(): void {
+    const sample = this.#samples.at(-1);
+    if (sample === undefined) return;
+    const faults = Object.values(this.#faults).reduce((total, count) => total + count, 0);
+    console.error(formatProgress(sample, this.#figures, { faults, unexcused: this.#judge.unexcusedCount }));
   }
 
-  #startLoad(log: string): Load {
-    const command = [process.execPath, join(import.meta.dirname, "load.ts")];
-    const load: Load = new Talker(command, join(this.#folder, log));
+  /** Counts it, and writes down when it was, for whoever looks into a failure. */
+  #onFault(part: Part, what: "begins" | "is over"): void {
+    if (what === "begins") this.#faults[part] = (this.#faults[part] ?? 0) + 1;
+    appendFileSync(join(this.#folder, "faults.log"), `${new Date().toISOString()} ${part} ${what}\n`);
+  }
+
+  #startLoad(stage: Stage, name: string): Load {
+    const load = stage.startLoad(name);
     load.onReport = (report) => {
       if (report.type === "figures" || report.type === "stopped") this.#figures = report.figures;
       else if (report.type === "failure") this.#judge.hear(report.failure);
@@ -177,180 +185,43 @@ export class Soak {
     return load;
   }
 
-  #startOrder(
-    proxy: SoakProxy,
-    cover: CoverSite | undefined,
-  ): Extract<LoadOrder, { readonly type: "start" }> {
+  #startOrder({ proxy, domain, users }: Stage): Extract<LoadOrder, { readonly type: "start" }> {
     const { seed, sessions, durationMs } = this.#options;
     return {
-      ...{ type: "start", port: proxy.port, proxyPid: proxy.pid, seed, sessions },
+      ...{ type: "start", port: proxy.port, proxyPid: proxy.pid, seed, sessions, domain },
       ramp: Math.max(20, sessions / (durationMs / 1000 / 8)),
       longestLifeMs: Math.min(10 * 60_000, durationMs / 2),
-      domain: cover && COVER_DOMAIN,
-      identities: [...this.#users.residents, ...(proxy.configurable ? this.#users.guests : [])],
+      identities: [...users.residents, ...(proxy.configurable ? users.guests : [])],
       stalls: this.#parts.has("stalls"),
       strangers: this.#parts.has("strangers") ? (this.#isShort ? 4 : 2) : 0,
     };
   }
 
-  #rig(proxy: SoakProxy, dc: Rig["dc"], load: Load): Rig {
+  #rig({ proxy, dc, users }: Stage, load: Load): Rig {
     return {
-      ...{ proxy, dc, load, judge: this.#judge, random: this.#random },
-      ...{ residents: this.#users.residents, guests: this.#users.guests, limited: this.#users.limited },
+      ...{ proxy, dc, load, judge: this.#judge, random: this.#random, ...users },
       longestMs: this.#isShort ? 2_000 : 10_000,
       drainMs: this.#drainMs,
       liveOf: (user) => this.#figures.users[user] ?? 0,
-      complain: (what) => {
-        if (this.#complaints.length < 100)
-          this.#complaints.push(`${new Date().toISOString().slice(11, 23)} ${what}`);
-      },
+      complain: (what) => note(this.#complaints, `${new Date().toISOString().slice(11, 23)} ${what}`),
     };
-  }
-
-  /** Lets everything happen once, so that what opens once is open, and counts descriptors when all is quiet again. */
-  async #touch(proxy: SoakProxy, dc: Rig["dc"], cover: CoverSite | undefined, known: KnownPorts) {
-    console.error("a first load, for the baseline");
-    const load = this.#startLoad("touch.log");
-    const sessions = TOUCH_SESSIONS * this.#options.workers;
-    const order = this.#startOrder(proxy, cover);
-    load.send({ ...order, sessions, ramp: 60, longestLifeMs: TOUCH_MS / 2, strangers: order.strangers * 2 });
-    const until = performance.now() + TOUCH_MS;
-    const rig = this.#rig(proxy, dc, load);
-    if (this.#parts.has("routes")) await refuseForLoad(rig); // first: what fails otherwise is not tried again at once
-    for (const [part, fault] of Object.entries(FAULTS)) {
-      const chosen = part as Part;
-      if (this.#parts.has(chosen) && !ENDING.includes(chosen)) await fault(rig);
-    }
-    await Bun.sleep(Math.max(0, until - performance.now()));
-    await this.#leave(load);
-    const before = await this.#calm(proxy, known);
-    await load.kill();
-    this.#judge.settle(Number.POSITIVE_INFINITY);
-    return before;
-  }
-
-  /** The soak itself. */
-  async #work(proxy: SoakProxy, dc: Rig["dc"], load: Load, cover: CoverSite | undefined): Promise<void> {
-    console.error(`${this.#options.sessions} sessions for ${this.#options.durationMs / 60_000} min`);
-    const startedAt = performance.now();
-    this.#figures = NO_FIGURES;
-    load.send(this.#startOrder(proxy, cover));
-    const isOver = (): boolean => this.#stopped || performance.now() - startedAt >= this.#phases.end;
-    const faults = this.#injectFaults(this.#rig(proxy, dc, load), startedAt, isOver);
-    let saidAt = 0;
-    while (!isOver()) {
-      await Bun.sleep(SAMPLE_MS);
-      if (!proxy.running) throw new Error(`the proxy has ended: see ${this.#folder}`);
-      const sample = {
-        at: performance.now() - startedAt,
-        live: this.#figures.live,
-        processes: proxy.sample(),
-      };
-      this.#samples.push(sample);
-      this.#judge.settle(Date.now());
-      if (sample.at - saidAt < PROGRESS_MS) continue;
-      saidAt = sample.at;
-      const state = { faults: sum(this.#faults), unexcused: this.#judge.unexcusedCount };
-      console.error(formatProgress(sample, this.#figures, state));
-    }
-    await faults;
-    console.error("all leave");
-    await this.#leave(load);
-    this.#judge.settle(Number.POSITIVE_INFINITY);
-  }
-
-  async #injectFaults(rig: Rig, startedAt: number, isOver: () => boolean): Promise<void> {
-    const gapMs = this.#isShort ? 1_000 : 5_000;
-    let left: Part[] = [];
-    await Bun.sleep(gapMs);
-    while (!isOver()) {
-      if (left.length === 0)
-        left = Object.keys(FAULTS).filter((part) => this.#parts.has(part as Part)) as Part[];
-      if (left.length === 0) return;
-      const part = this.#random.pick(left);
-      left = left.filter((one) => one !== part);
-      const now = performance.now() - startedAt;
-      // What takes a while must be over when the load is.
-      if (now > this.#phases.end - 4 * gapMs) return;
-      if (ENDING.includes(part) && !isWithin(this.#phases.kills, now)) continue;
-      this.#faults[part] = (this.#faults[part] ?? 0) + 1;
-      this.#note(`${part} begins`);
-      await FAULTS[part]?.(rig);
-      this.#note(`${part} is over`);
-      await Bun.sleep(this.#random.between(0.5, 2) * gapMs);
-    }
-  }
-
-  /** Writes down when what was injected, for whoever looks into a failure. */
-  #note(what: string): void {
-    appendFileSync(join(this.#folder, "faults.log"), `${new Date().toISOString()} ${what}\n`);
-  }
-
-  async #leave(load: Load): Promise<void> {
-    const stopped = load.next("stopped", STOPPED_WITHIN_MS);
-    load.send({ type: "stop" });
-    await stopped;
-  }
-
-  /** Waits until no session is left, and counts descriptors then. */
-  async #calm(proxy: SoakProxy, known: KnownPorts): Promise<readonly Counted[]> {
-    const count = (): readonly Counted[] =>
-      proxy.sample().map(({ pid, role }) => ({ pid, role, census: takeCensus(pid, known) }));
-    const late = performance.now() + CALM_WITHIN_MS;
-    for (;;) {
-      const counted = count();
-      if (counted.every((one) => isCalm(one, this.#mostKept)) || performance.now() > late) return counted;
-      await Bun.sleep(500);
-    }
-  }
-
-  get #mostKept(): number {
-    return this.#options.poolSize * DATA_CENTRES * WAYS;
-  }
-
-  /** Ends the proxy as an operator does. @returns Its exit code. */
-  async #end(proxy: SoakProxy): Promise<number | undefined> {
-    process.kill(proxy.pid, "SIGTERM");
-    return await Promise.race([proxy.child.process.exited, Bun.sleep(EXIT_WITHIN_MS).then(() => undefined)]);
-  }
-
-  #log(): string {
-    return readFileSync(join(this.#folder, "proxy.log"), "utf8");
-  }
-
-  #criteria(
-    before: readonly Counted[],
-    after: readonly Counted[],
-    exitCode: number | undefined,
-  ): Criterion[] {
-    const { sessions } = this.#options;
-    return [
-      ...judgeFailures(this.#judge),
-      {
-        name: "whatever is tried has the effect that it should have",
-        holds: this.#complaints.length === 0,
-        details: this.#complaints,
-      },
-      {
-        name: "data centres get only what clients have sent",
-        holds: this.#troubles.length === 0,
-        details: this.#troubles.slice(0, 20),
-      },
-      judgeLoad(this.#samples, this.#phases, sessions),
-      judgeMemory(this.#samples, this.#phases),
-      judgeDescriptors(before, after, this.#mostKept),
-      judgeLog(this.#log()),
-      { name: "it ends with code 0", holds: exitCode === 0, details: exitCode === 0 ? [] : [`${exitCode}`] },
-    ];
   }
 }
 
-function makeUsers() {
-  const make = (user: string): SoakUser => ({ user, secret: randomBytes(16).toString("hex") });
-  const residents = Array.from({ length: RESIDENTS }, (_, at) => make(`resident-${at + 1}`));
-  const guests = Array.from({ length: GUESTS }, (_, at) => make(`guest-${at + 1}`));
-  const limited = { ...make("limited"), maxConnections: LIMIT };
-  return { residents, guests, limited, all: [...residents, ...guests, limited] };
+/** What this proxy can do, of what is asked for. */
+function possibleParts({ parts, workers }: Options, features: Features): ReadonlySet<Part> {
+  const supervised = features.workers && workers > 1;
+  const needs: Readonly<Partial<Record<Part, boolean>>> = {
+    ...{ reloads: features.config, limits: features.config, scrapes: features.status },
+    ...{ kills: supervised, restarts: supervised },
+  };
+  const left = [...parts].filter((part) => needs[part] === false);
+  if (left.length > 0) console.error(`left out, for lack of what they need: ${left.join(", ")}`);
+  return new Set([...parts].filter((part) => needs[part] !== false));
+}
+
+function note(list: string[], what: string): void {
+  if (list.length < MOST_COMPLAINTS) list.push(what);
 }
 
 /** Reads how sessions ended from the log. */
@@ -360,8 +231,4 @@ function countEndings(log: string): Readonly<Record<string, number>> {
     counts[reason] = (counts[reason] ?? 0) + 1;
   }
   return counts;
-}
-
-function sum(counts: Readonly<Record<string, number>>): number {
-  return Object.values(counts).reduce((total, count) => total + count, 0);
 }

@@ -81,7 +81,7 @@ class Visit {
     while (!holds() && !this.#closed && performance.now() < late) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
-      const timer = setTimeout(resolve, late - performance.now());
+      const timer = setTimeout(resolve, Math.max(0, late - performance.now()));
       await promise;
       clearTimeout(timer);
     }
@@ -186,6 +186,8 @@ export class Strangers {
   readonly #options: StrangerOptions;
   readonly #random: Random;
   readonly #visits = new Set<Promise<void>>();
+  readonly #inside = new Set<Visit>();
+  #isOver = false;
 
   constructor(options: StrangerOptions, random: Random) {
     this.#options = options;
@@ -194,7 +196,7 @@ export class Strangers {
 
   /** Sends one more, unless there are many already. */
   send(): void {
-    if (this.#visits.size >= MOST_AT_ONCE) return;
+    if (this.#isOver || this.#visits.size >= MOST_AT_ONCE) return;
     const kinds = Object.keys(STRANGERS);
     if (this.#options.domain !== undefined) kinds.push(...Object.keys(VISITORS), "browser");
     const kind = this.#random.pick(kinds);
@@ -203,8 +205,10 @@ export class Strangers {
     this.#visits.add(visit);
   }
 
-  /** Resolves when the last has left. */
-  async gone(): Promise<void> {
+  /** Has all of them leave, and resolves when they have. */
+  async stop(): Promise<void> {
+    this.#isOver = true;
+    for (const visit of this.#inside) visit.onClose();
     await Promise.all(this.#visits);
   }
 
@@ -215,9 +219,11 @@ export class Strangers {
     try {
       const isBrowser = kind === "browser" && domain !== undefined;
       visit = await Visit.begin(port, isBrowser ? { serverName: domain } : undefined);
+      this.#inside.add(visit);
       const run = isBrowser ? browse : (STRANGERS[kind] ?? VISITORS[kind]);
       await run?.(visit, this.#options, this.#random);
     } catch (error) {
+      if (this.#isOver) return; // it was interrupted
       onFailure({
         session: 0,
         who: "stranger",
@@ -229,6 +235,7 @@ export class Strangers {
         corruption: false,
       });
     } finally {
+      if (visit !== undefined) this.#inside.delete(visit);
       visit?.leave(this.#random.chance(0.5) ? "fin" : "reset");
     }
   }

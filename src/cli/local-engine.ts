@@ -1,4 +1,3 @@
-import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import type { Readiness } from "../observe/status-report.ts";
 import type { Usage } from "../proxy/gate-user.ts";
 import type { Collected, Engine, Settings } from "./engine.ts";
@@ -17,7 +16,6 @@ export class LocalEngine implements Engine {
   readonly #service: Service;
   readonly #deps: LocalEngineDeps;
   readonly #tally: ReturnType<typeof setInterval>;
-  readonly #lag = new LagWatch();
   readonly #startedAt = Date.now();
   #stopping = false;
 
@@ -51,7 +49,7 @@ export class LocalEngine implements Engine {
       state: this.#stopping ? "draining" : "running",
       startedAt: this.#startedAt,
       restarts: 0,
-      process: readProcessFigures(this.#lag),
+      process: undefined, // whoever asks is in it, too
     } as const;
     return Promise.resolve({ figures: this.#service.stats.figures(), workers: [worker] });
   }
@@ -68,7 +66,6 @@ export class LocalEngine implements Engine {
     this.#stopping = true;
     await this.#service.stop(graceMs);
     clearInterval(this.#tally);
-    this.#lag.stop();
     this.#deps.onUsed(this.#service.server.tally());
   }
 }

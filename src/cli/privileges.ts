@@ -1,4 +1,15 @@
-import { closeSync, lchownSync, lstatSync, mkdirSync, openSync, readdirSync, readFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  lchownSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { StartError } from "../core/errors.ts";
 
@@ -44,6 +55,11 @@ export function findAccount(user: string | undefined, group: string | undefined)
   const here = process.getuid();
   if (here !== 0 && here !== found.uid)
     throw failure(`Cannot become ${user}: only root can`, "start it with sudo, or leave out --user");
+  if (here !== 0 && group !== undefined && process.getgid?.() !== gid)
+    throw failure(
+      `Cannot join the group ${group}: only root can`,
+      "start it with sudo, or leave out --group",
+    );
   return { user, uid: found.uid, gid };
 }
 
@@ -123,12 +139,25 @@ export function handOver(folder: string, account: Account, isOurs: (name: string
   }
 }
 
-/** Gives one file to `account`, as long as it is root's or not there: then it is made. @throws {StartError} `FILE` */
+/**
+ * Gives one file to `account`, as long as it is root's or not there: then it is made.
+ *
+ * What is a link stays as it is. Who may write to its folder could have made it, and root would make or give away a
+ * file of their choice.
+ *
+ * @throws {StartError} `FILE`
+ */
 export function handOverFile(path: string, { uid, gid, user }: Account): void {
+  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
   try {
-    closeSync(openSync(path, "a", 0o600));
-    const { uid: owner, nlink } = lstatSync(path);
-    if (owner === 0 && nlink === 1) lchownSync(path, uid, gid);
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true) return;
+    const file = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
+    try {
+      const { uid: owner, nlink } = fstatSync(file);
+      if (owner === 0 && nlink === 1) fchownSync(file, uid, gid);
+    } finally {
+      closeSync(file);
+    }
   } catch (error) {
     const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
     throw new StartError(

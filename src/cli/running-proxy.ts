@@ -9,7 +9,6 @@ import { LocalGate } from "../proxy/local-gate.ts";
 import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
 import type { Engine } from "./engine.ts";
 import { LazyHellos } from "./lazy-hellos.ts";
-import { LocalEngine } from "./local-engine.ts";
 import { Reloader } from "./reloader.ts";
 import { resolveSecrets } from "./secrets.ts";
 import type { State } from "./state.ts";
@@ -46,7 +45,8 @@ export class RunningProxy {
   readonly #usage: UsageKeeper;
   readonly #engine: Engine;
   readonly #reloader: Reloader;
-  readonly #lag = new LagWatch();
+  /** What it measures is shown by the status server only. */
+  readonly #lag: LagWatch | undefined;
   readonly #startedAt = Date.now();
   readonly #timers: readonly ReturnType<typeof setInterval>[];
   #lastSummary: string | undefined;
@@ -68,9 +68,10 @@ export class RunningProxy {
     const room = new ProcessRoom();
     const shared = { log, gate, hellos: new LazyHellos(state), onUsed };
     if (sockets !== undefined && sockets.length > 1) {
-      const { WorkerEngine } = await import("./worker-engine.ts"); // and what it needs: few have workers
+      const { WorkerEngine } = await import("./worker-engine.ts"); // few have workers
       engine = await WorkerEngine.start(settings, { ...shared, sockets });
     } else {
+      const { LocalEngine } = await import("./local-engine.ts"); // which a supervisor does without
       const own = { socket: sockets?.[0], state, room, keepsRoutes: true };
       engine = await LocalEngine.start(settings, { ...shared, ...own });
     }
@@ -85,6 +86,7 @@ export class RunningProxy {
     this.#gate = gate;
     this.#usage = usage;
     this.#engine = engine;
+    this.#lag = current.config.status === undefined ? undefined : new LagWatch();
     this.#reloader = new Reloader({ current, load, apply: (loaded) => this.#apply(loaded), log });
     this.#timers = [
       setInterval(() => gate.look(), LOOK_MS),
@@ -102,14 +104,15 @@ export class RunningProxy {
 
   async report(): Promise<StatusReport> {
     const { figures, workers } = await this.#engine.collect();
+    const own = readProcessFigures(this.#lag);
     const { current, loadedAt, lastError } = this.#reloader;
     const { maxConnections, maxPerAddress, addressRate, bufferBytes } = current.config;
     return {
       version: this.#parts.version,
       time: Date.now(),
       startedAt: this.#startedAt,
-      process: readProcessFigures(this.#lag),
-      workers,
+      process: own,
+      workers: workers.map((worker) => (worker.pid === own.pid ? { ...worker, process: own } : worker)),
       figures,
       users: this.#gate.users(),
       limits: { maxConnections, maxPerAddress, addressRate, bufferBytes },
@@ -142,7 +145,7 @@ export class RunningProxy {
     for (const timer of this.#timers) clearInterval(timer);
     await this.#engine.stop(GRACE_MS);
     this.#usage.close();
-    this.#lag.stop();
+    this.#lag?.stop();
     const { figures } = await this.#engine.collect();
     log.info(`stats: ${formatSummary(figures)}`);
     for (const line of formatStatLines(figures)) log.info(`stats: ${line}`);

@@ -1,5 +1,5 @@
 import { ConfigError, StartError } from "../core/errors.ts";
-import { duplicate } from "../net/libc.ts";
+import { closeDescriptor, duplicate } from "../net/libc.ts";
 import { createRecordLogger, type ProcessLogger } from "../observe/log.ts";
 import { hideKnownKeys } from "../observe/log-guard.ts";
 import type { LogRecord } from "../observe/log-record.ts";
@@ -43,7 +43,7 @@ class WorkerRun {
   readonly #outbox: Outbox<FromWorker>;
   readonly #gate: RemoteGate;
   readonly #hellos: RemoteHellos;
-  readonly #lag = new LagWatch();
+  #lag: LagWatch | undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
   /** No log line may have them in it. */
   #keys: readonly Uint8Array[] = [];
@@ -51,12 +51,13 @@ class WorkerRun {
   #log: ProcessLogger | undefined;
   #service: Service | undefined;
   #drainMs = 0;
-  #firstFd = 0;
+  /** The sockets that it has inherited. */
+  #sockets: { readonly firstFd: number; readonly count: number } = { firstFd: 0, count: 0 };
   /** By the slot whose socket it accepts from, too: stops that. */
   readonly #adopted = new Map<number, () => void>();
   #orphaned = false;
-  /** Settings are used one after the other. */
-  #reloading: Promise<void> = Promise.resolve();
+  /** Settings are used one after the other, also those that come while it starts. */
+  #configured: Promise<void> = Promise.resolve();
 
   constructor(send: (batch: readonly FromWorker[]) => void) {
     const { promise, resolve } = Promise.withResolvers<number>();
@@ -82,6 +83,9 @@ class WorkerRun {
     this.#gate.close();
     this.#hellos.close();
     void this.#finish(this.#service?.stop(ORPHAN_GRACE_MS), EXIT_FAILURE);
+    // Nobody accepts from them any more, and the port is the next start's: it must not wait for sessions to end.
+    const { firstFd, count } = this.#sockets;
+    for (let index = 0; index < count; index++) closeDescriptor(firstFd + index);
   }
 
   /** Somebody has told this worker alone to end. */
@@ -97,10 +101,10 @@ class WorkerRun {
   #onMessage(message: ToWorker): void {
     switch (message.type) {
       case "start":
-        this.#reloading = this.#start(message); // what comes meanwhile is used after it
+        this.#configured = this.#start(message);
         break;
       case "reload":
-        this.#reloading = this.#reloading.then(() => this.#reload(message));
+        this.#configured = this.#configured.then(() => this.#reload(message));
         break;
       case "arrived":
         this.#gate.onArrived(message.visit, message.refused);
@@ -136,7 +140,7 @@ class WorkerRun {
     }
   }
 
-  async #start({ protocol, index, firstFd, port, settings: sent }: StartMessage): Promise<void> {
+  async #start({ protocol, index, firstFd, count, port, settings: sent }: StartMessage): Promise<void> {
     try {
       if (protocol !== PROTOCOL) {
         this.#post({ type: "ready", protocol: PROTOCOL }); // the supervisor says what is wrong
@@ -153,7 +157,8 @@ class WorkerRun {
       this.#gate.configure(remoteRulesOf(settings.config));
       this.#drainMs = settings.config.drainMs;
       survive(log);
-      this.#firstFd = firstFd;
+      if (settings.config.status !== undefined) this.#lag = new LagWatch();
+      this.#sockets = { firstFd, count };
       const fd = duplicate(firstFd + index);
       if (fd === undefined) throw new Error("the socket cannot be duplicated");
       const service = await Service.start(settings, {
@@ -178,7 +183,7 @@ class WorkerRun {
 
   /** @param index Of a slot whose worker is down. */
   #adopt(index: number): void {
-    const fd = duplicate(this.#firstFd + index);
+    const fd = duplicate(this.#sockets.firstFd + index);
     if (fd === undefined || this.#service === undefined || this.#adopted.has(index)) return;
     this.#adopted.set(index, this.#service.server.adopt(fd));
   }

@@ -22,6 +22,9 @@ const COLLECT_MS = 1_000;
 /** How long they have to use other settings: name servers and cover sites may be asked, in milliseconds. */
 const RELOAD_MS = 20_000;
 
+/** In place of a round's number: nobody waits for the answer. */
+const UNASKED = 0;
+
 /** What the workers share. */
 export interface WorkerEngineDeps {
   /** One for each worker. */
@@ -100,7 +103,7 @@ export class WorkerEngine implements Engine, WorkerListener {
     if (errors.length === 0) return;
     this.#settings = before;
     // Some may have taken them: all of them go back.
-    this.#supervisor.broadcast({ type: "reload", id: 0, settings: formatSettings(before) });
+    this.#supervisor.broadcast({ type: "reload", id: UNASKED, settings: formatSettings(before) });
     throw new Error(errors.join("\n"));
   }
 
@@ -226,7 +229,10 @@ export class WorkerEngine implements Engine, WorkerListener {
 
   #onAnswer(worker: LiveWorker, id: number, error: string | undefined): void {
     const round = this.#rounds.get(id);
-    if (round === undefined) return;
+    if (round === undefined) {
+      if (error !== undefined) this.#deps.log.error(`worker ${worker.index} goes on as it was: ${error}`);
+      return;
+    }
     if (error !== undefined && !round.errors.includes(error)) round.errors.push(error);
     this.#answered(round, worker);
   }

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readFileSync, statSync } from "node:fs";
 
 /** Why something could not be opened, for a {@link RouteError} `LOCAL`. */
 export const SHORT_OF_DESCRIPTORS = "this machine has no file descriptors left";
@@ -63,7 +63,8 @@ function mostByShell(): number | undefined {
 
 function countOpen(): number | undefined {
   try {
-    return readdirSync("/proc/self/fd").length;
+    const { size } = statSync("/proc/self/fd"); // their number since Linux 6.2
+    return size > 0 ? size : readdirSync("/proc/self/fd").length;
   } catch {
     return undefined;
   }

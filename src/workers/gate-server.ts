@@ -1,7 +1,11 @@
 import { RefusedError } from "../core/errors.ts";
+import type { RefusalReason } from "../core/events.ts";
 import type { LocalGate } from "../proxy/local-gate.ts";
 import { TokenBucket } from "../proxy/token-bucket.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
+
+/** Why a user may not be connected at all, now that it is. */
+const BARRED: ReadonlySet<RefusalReason> = new Set(["user-disabled", "user-expired", "user-quota"]);
 
 type Question<Type extends FromWorker["type"]> = Extract<FromWorker, { type: Type }>;
 
@@ -44,7 +48,8 @@ export class GateServer {
       this.#visits.set(visit, arrived);
       arrived.enter(user);
     } catch (error) {
-      refusalOf(error); // a limit is as new as that: it holds for those who come next
+      // A limit is as new as that: it holds for those who come next. Who may not be here at all has to go.
+      if (BARRED.has(refusalOf(error))) this.#post({ type: "revoke", users: [user] });
     }
   }
 

@@ -59,16 +59,12 @@ export class LiveWorker {
     this.#resolve = resolve;
     this.#reject = reject;
     this.#listener = listener;
-    this.#process = spawn(index, {
-      onMessages: (batch) => {
-        for (const message of batch) this.#onMessage(message);
-      },
-      onExit: (code, signal) => this.#onExit(code, signal),
-    });
+    this.#process = this.#spawn(spawn);
     this.#outbox = new Outbox((batch) => this.#process.send(batch));
     this.#killer = setTimeout(() => this.#process.kill(), READY_MS);
   }
 
+  /** 0: it could not be started. */
   get pid(): number {
     return this.#process.pid;
   }
@@ -96,6 +92,24 @@ export class LiveWorker {
   /** Ends it at once. */
   kill(): void {
     this.#process.kill();
+  }
+
+  /** As good as one that ends at once, where there can be none: no memory, or the program is not there any more. */
+  #spawn(spawn: (index: number, events: WorkerProcessEvents) => WorkerProcess): WorkerProcess {
+    try {
+      return spawn(this.index, {
+        onMessages: (batch) => {
+          for (const message of batch) this.#onMessage(message);
+        },
+        onExit: (code, signal) => {
+          this.#onExit(signal === null ? `ended with code ${code}` : `was killed by ${signal}`);
+        },
+      });
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      setImmediate(() => this.#onExit(`cannot be started: ${why}`));
+      return { pid: 0, send: () => {}, kill: () => {} };
+    }
   }
 
   #leave(ms: number): void {
@@ -127,14 +141,13 @@ export class LiveWorker {
     this.#resolve();
   }
 
-  #onExit(code: number | null, signal: string | null): void {
+  #onExit(how: string): void {
     clearTimeout(this.#killer);
-    const end = signal === null ? `ended with code ${code}` : `was killed by ${signal}`;
-    const how = this.#failure === undefined ? end : `${end} (${this.#failure.message})`;
+    const why = this.#failure === undefined ? how : `${how} (${this.#failure.message})`;
     this.#reject(
       this.#failure ??
-        new StartError("WORKER", `Cannot start worker ${this.index}: it ${end}`, "see the lines above"),
+        new StartError("WORKER", `Cannot start worker ${this.index}: it ${how}`, "see the lines above"),
     );
-    this.#listener.onGone(this, how);
+    this.#listener.onGone(this, why);
   }
 }

@@ -106,10 +106,8 @@ export class RemoteGate implements Gate {
   }
 
   #grant(user: string, rate: number | undefined): Grant {
-    if (rate === undefined) {
-      this.#buckets.delete(user); // the limit was lifted; sessions that have the old bucket keep it
-      return UNLIMITED;
-    }
+    // The limit was lifted: sessions that have the bucket keep it, and go on getting leases by it.
+    if (rate === undefined) return UNLIMITED;
     let bucket = this.#buckets.get(user);
     if (bucket === undefined) {
       bucket = new LeasedBucket(rate, (bytes) => this.#sender.post({ type: "lease", user, bytes }));

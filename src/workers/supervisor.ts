@@ -138,6 +138,7 @@ export class Supervisor {
         if (this.#stopping) return;
         slot.current?.drain(drainMs()); // by now that may be another one, or none
         this.#settle(slot, after);
+        this.#depute();
       }
       log.info("all workers have been replaced");
     } catch (error) {
@@ -174,7 +175,7 @@ export class Supervisor {
     slot.live.add(worker);
     worker.post(listener.onStarted(worker));
     worker.ready.then(
-      () => this.#dismiss(slot),
+      () => this.#depute(),
       () => {}, // `onGone` has it
     );
     return worker;
@@ -193,40 +194,47 @@ export class Supervisor {
       `worker ${slot.index} (${worker.pid}) was told to end: another one takes its place`,
     );
     this.#settle(slot, this.#launch(slot));
+    this.#depute();
   }
 
   #onGone(slot: Slot, worker: LiveWorker, how: string): void {
-    const { listener, log } = this.#options;
+    const { listener } = this.#options;
     slot.live.delete(worker);
     listener.onGone(worker);
-    for (const other of this.#slots) {
-      if (other.deputy !== worker) continue;
-      other.deputy = undefined;
-      if (other.current === undefined) this.#depute(other);
-    }
     if (this.#stopping && this.live.length === 0) this.#onEmpty?.();
-    if (slot.current !== worker) return;
+    if (slot.current === worker) this.#onDeath(slot, worker, how);
+    this.#depute();
+  }
+
+  #onDeath(slot: Slot, worker: LiveWorker, how: string): void {
     slot.current = undefined;
     if (this.#stopping || !this.#started) return;
     slot.restarts += 1;
     slot.failures = Date.now() - worker.startedAt >= WELL_MS ? 1 : slot.failures + 1;
     const waitMs = backOff(slot.failures);
     const next = waitMs === 0 ? "another one starts" : `another one starts in ${waitMs / 1000} s`;
-    log.error(`worker ${slot.index} (${worker.pid}) ${how}: ${next}`);
+    const who = worker.pid === 0 ? `worker ${slot.index}` : `worker ${slot.index} (${worker.pid})`;
+    this.#options.log.error(`${who} ${how}: ${next}`);
     slot.timer = setTimeout(() => this.#settle(slot, this.#launch(slot)), waitMs);
-    if (waitMs > 0) this.#depute(slot);
   }
 
-  /** Has another worker accept from the socket of a slot that keeps losing its own, until one is ready. */
-  #depute(slot: Slot): void {
-    if (slot.deputy !== undefined) return;
-    slot.deputy = this.#slots.find(({ current }) => current?.state === "ready")?.current;
-    slot.deputy?.post({ type: "adopt", index: slot.index });
-  }
-
-  #dismiss(slot: Slot): void {
-    slot.deputy?.post({ type: "abandon", index: slot.index });
-    slot.deputy = undefined;
+  /**
+   * Has others accept from the sockets of slots that keep losing their own workers, until one is ready there. Who is
+   * about to end accepts nobody any more: then it is somebody else's turn.
+   */
+  #depute(): void {
+    if (this.#stopping) return;
+    const ready = this.#slots.flatMap(({ current }) => (current?.state === "ready" ? [current] : []));
+    for (const slot of this.#slots) {
+      const { current, deputy, failures } = slot;
+      if (failures <= 1 || current?.state === "ready") {
+        deputy?.post({ type: "abandon", index: slot.index });
+        slot.deputy = undefined;
+      } else if (deputy === undefined || !ready.includes(deputy)) {
+        slot.deputy = ready[0];
+        slot.deputy?.post({ type: "adopt", index: slot.index });
+      }
+    }
   }
 }
 

@@ -10,6 +10,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -228,6 +229,30 @@ describe.skipIf(missing !== undefined)("--user", () => {
       );
     } finally {
       rmSync(closed, { recursive: true, force: true });
+    }
+  });
+
+  it("makes no file that its log file is a link to", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tgws-link-"));
+    try {
+      symlinkSync(join(folder, "target"), join(folder, "log"));
+      chmodSync(folder, 0o755);
+      const text = await refuses(["--user", NOBODY, "--log-file", join(folder, "log")]);
+      expect(text).toMatch(/log/);
+      expect(existsSync(join(folder, "target"))).toBe(false);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it.skipIf(Bun.which("setpriv") === null)("cannot join another group without being root", async () => {
+    const home = mkdtempSync(join(tmpdir(), "tgws-nobody-"));
+    try {
+      chmodSync(home, 0o777);
+      const text = await refuses(["--user", NOBODY, "--group", "daemon"], { home, as: AS_NOBODY });
+      expect(text).toMatch(/Cannot join the group daemon: only root can\n.*hint/s);
+    } finally {
+      rmSync(home, { recursive: true, force: true });
     }
   });
 

@@ -446,3 +446,24 @@ describe("the configuration file", () => {
     LIMIT_MS,
   );
 });
+
+describe.skipIf(process.platform !== "linux")("a reload while workers are replaced", () => {
+  it(
+    "is for those that are just starting, too",
+    async () => {
+      const [ann, dan] = [key(), key()];
+      using home = new ConfigHome(table("ann", ann));
+      await using proxy = await start(home, 2);
+      const { port } = proxy;
+      home.write(table("dan", dan));
+      proxy.signal("SIGUSR2"); // starts the first one with what there was before
+      await reload(proxy);
+      await proxy.logged(/all workers have been replaced/, LATE_MS);
+      const served = await Promise.all(Array.from({ length: 12 }, () => isServed({ port, secret: dan })));
+      expect(served).not.toContain(false);
+      const old = await Promise.all(Array.from({ length: 12 }, () => isServed({ port, secret: ann })));
+      expect(old).not.toContain(true);
+    },
+    LIMIT_MS,
+  );
+});

@@ -70,6 +70,16 @@ async function eventually(
   }
 }
 
+/** Whether another program can listen there. */
+function isFree(port: number): boolean {
+  try {
+    Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The worker that a client's session is in, by the connection that it has to the stub: it ends with the worker. */
 function isCut(client: RawClient): boolean {
   return client.closed || client.ended;
@@ -171,11 +181,11 @@ describe.skipIf(!linux)("workers", () => {
       const workers = childrenOf(proxy.pid);
       const clients = await openSessions(proxy, 8);
       proxy.signal("SIGKILL");
+      await eventually(() => isFree(proxy.port), "a free port", 2_000);
+      for (const client of clients) await ping(client); // their sessions have some seconds still
       await proxy.exited().catch(() => {});
       await eventually(() => workers.every((pid) => !isAlive(pid)), "the end of the workers");
       for (const client of clients) await client.until(() => isCut(client), "the end of a session");
-      const next = Bun.listen({ hostname: "127.0.0.1", port: proxy.port, socket: { data() {} } });
-      next.stop(true);
     },
     LIMIT_MS,
   );

@@ -1,11 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import { RefusedError } from "../../src/core/errors.ts";
 import { type UserPolicy, unlimitedUser } from "../../src/core/users.ts";
-import { LocalGate } from "../../src/proxy/local-gate.ts";
+import { LocalGate, NO_LIMITS } from "../../src/proxy/local-gate.ts";
 import { GateServer } from "../../src/workers/gate-server.ts";
 import type { FromWorker, ToWorker } from "../../src/workers/messages.ts";
 import { RemoteGate } from "../../src/workers/remote-gate.ts";
 import { RemoteHellos } from "../../src/workers/remote-hellos.ts";
+import { within } from "../support/waiting.ts";
 
 const KEY = new Uint8Array(16);
 const ADDRESS = "192.0.2.1";
@@ -22,6 +23,7 @@ function join(policy: UserPolicy, maxConnections?: number) {
     limits: { maxConnections, maxPerAddress: undefined, addressRate: undefined },
   });
   const asked: FromWorker[] = [];
+  const revoked: string[] = [];
   const connect = () => {
     const server = new GateServer(gate, (message) => queueMicrotask(() => answer(message)));
     const post = (message: FromWorker): void => {
@@ -42,10 +44,11 @@ function join(policy: UserPolicy, maxConnections?: number) {
       if (said.type === "arrived") remote.onArrived(said.visit, said.refused);
       if (said.type === "entered") remote.onEntered(said.visit, said);
       if (said.type === "leased") remote.onLeased(said.user, said.bytes);
+      if (said.type === "revoke") revoked.push(...said.users);
     };
     return { server, remote };
   };
-  return { gate, asked, first: connect(), second: connect() };
+  return { gate, asked, revoked, first: connect(), second: connect() };
 }
 
 async function refusalOf(attempt: unknown): Promise<string> {
@@ -122,6 +125,41 @@ describe("RemoteGate", () => {
     await Bun.sleep(0);
     expect(gate.connections).toBe(0);
     expect(asked.map(({ type }) => type)).toEqual(["enter", "enter", "leave", "leave"]);
+  });
+
+  test("has those end who came in as a user that was removed meanwhile", async () => {
+    const { gate, revoked, first } = join(user());
+    first.remote.configure({ limitsAddresses: false, limitedUsers: new Set() });
+    const early = await first.remote.arrive(ADDRESS); // it knows ann's secret still
+    gate.configure({ users: [], limits: NO_LIMITS });
+    early.enter("ann");
+    await Bun.sleep(0);
+    expect(revoked).toEqual(["ann"]);
+    early.leave();
+    await Bun.sleep(0);
+    expect(gate.connections).toBe(0);
+  });
+
+  test("keeps those who are there for whom a new limit has no room", async () => {
+    const { gate, revoked, first } = join(user());
+    first.remote.configure({ limitsAddresses: false, limitedUsers: new Set() });
+    const early = await first.remote.arrive(ADDRESS);
+    gate.configure({ users: [user({ maxConnections: 0 })], limits: NO_LIMITS });
+    early.enter("ann");
+    await Bun.sleep(0);
+    expect(revoked).toEqual([]);
+  });
+
+  test("goes on giving those their bytes who had a rate that was lifted", async () => {
+    const { gate, first } = join(user({ rateBytes: 100_000 }));
+    const { rate: bucket } = await (await first.remote.arrive(ADDRESS)).enter("ann");
+    if (bucket === undefined) throw new Error("it has no rate");
+    gate.configure({ users: [user()], limits: NO_LIMITS });
+    expect(await (await first.remote.arrive(ADDRESS)).enter("ann")).toEqual({ rate: undefined });
+    for (let turn = 0; turn < 10; turn++) {
+      bucket.spend(1_000_000);
+      await within(new Promise<void>((resolve) => bucket.whenReady(resolve)), "more bytes");
+    }
   });
 
   test("lets nobody in, and keeps nobody waiting, without a supervisor", async () => {

@@ -16,20 +16,26 @@ interface FakeProcess {
 
 let processes: FakeProcess[];
 let lines: string[];
+const supervisors: Supervisor[] = [];
+/** Why no process can be started. */
+let obstacle: Error | undefined;
 
 beforeEach(() => {
   processes = [];
   lines = [];
+  obstacle = undefined;
 });
 afterEach(() => {
+  for (const supervisor of supervisors.splice(0)) void supervisor.stop(0); // it starts none for the next test
   jest.useRealTimers();
 });
 
 function make(count: number, drainMs = 1_000): Supervisor {
   const log = (text: string): void => void lines.push(text);
-  return new Supervisor({
+  const supervisor = new Supervisor({
     count,
     spawn: (index, events) => {
+      if (obstacle !== undefined) throw obstacle;
       const one: FakeProcess = { index, pid: processes.length + 1, heard: [], events, killed: false };
       processes.push(one);
       return {
@@ -48,6 +54,8 @@ function make(count: number, drainMs = 1_000): Supervisor {
     log: { debug: log, info: log, warn: log, error: log },
     drainMs: () => drainMs,
   });
+  supervisors.push(supervisor);
+  return supervisor;
 }
 
 function at(index: number): FakeProcess {
@@ -156,6 +164,74 @@ describe("Supervisor", () => {
     beReady(at(3));
     await settle();
     expect(at(1).heard.at(-1)).toEqual({ type: "abandon", index: 0 });
+  });
+
+  test("has somebody else accept when the one who stood in for a dead worker ends, too", async () => {
+    await started(3);
+    at(2).events.onExit(1, null);
+    await Bun.sleep(1);
+    at(3).events.onExit(1, null); // its slot waits for half a second
+    await settle();
+    expect(at(0).heard.at(-1)).toEqual({ type: "adopt", index: 2 });
+    at(0).events.onMessages([{ type: "leaving" }]); // with sessions that may go on for minutes
+    await settle();
+    expect(at(1).heard.at(-1)).toEqual({ type: "adopt", index: 2 });
+  });
+
+  test("has the first that is ready accept for those that keep dying", async () => {
+    await started(2);
+    for (const one of [at(0), at(1)]) one.events.onExit(1, null);
+    await Bun.sleep(1);
+    at(2).events.onExit(1, null);
+    at(3).events.onMessages([{ type: "ready", protocol: PROTOCOL }]);
+    await settle();
+    expect(at(3).heard.at(-1)).toEqual({ type: "adopt", index: 0 });
+    await eventually(() => processes.length === 5);
+    expect(at(4)).toMatchObject({ index: 0 });
+    beReady(at(4));
+    await settle();
+    expect(at(3).heard.at(-1)).toEqual({ type: "abandon", index: 0 });
+  });
+
+  test("has others accept for a dead worker after they were replaced themselves", async () => {
+    const supervisor = await started(2);
+    at(1).events.onExit(1, null);
+    await Bun.sleep(1);
+    at(2).events.onExit(1, null);
+    const done = supervisor.restart();
+    beReady(at(3)); // in the place of the first
+    await done;
+    await settle();
+    expect(at(3).heard.at(-1)).toEqual({ type: "adopt", index: 1 });
+  });
+
+  test("tries again when no process can be started", async () => {
+    await started(1);
+    obstacle = new Error("posix_spawn: no such file");
+    at(0).events.onExit(null, "SIGKILL");
+    await eventually(() => lines.some((line) => line.includes("another one starts in 0.5 s")));
+    expect(lines.at(-1)).toContain("worker 0 cannot be started: posix_spawn: no such file");
+    obstacle = undefined;
+    await eventually(() => processes.length === 2);
+  });
+
+  test("fails to start where no process can be started", async () => {
+    const supervisor = make(2);
+    obstacle = new Error("no memory");
+    const error = await supervisor.start().catch((reason: unknown) => reason);
+    expect(error).toMatchObject({
+      code: "WORKER",
+      message: "Cannot start worker 0: it cannot be started: no memory",
+    });
+  });
+
+  test("says nothing of workers that are not replaced because everything ends", async () => {
+    const supervisor = await started(1);
+    const restart = supervisor.restart();
+    const stop = supervisor.stop(1_000);
+    for (const one of [at(0), at(1)]) one.events.onExit(0, null);
+    await Promise.all([restart, stop]);
+    expect(lines).toEqual([]);
   });
 
   test("replaces workers one after the other, each when the next one listens", async () => {
