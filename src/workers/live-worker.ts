@@ -107,6 +107,12 @@ export class LiveWorker {
       });
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
+      const message = `Cannot start worker ${this.index}: ${why}`;
+      this.#failure = new StartError(
+        "WORKER",
+        message,
+        "the user that tgws runs as must be able to execute it",
+      );
       setImmediate(() => this.#onExit(`cannot be started: ${why}`));
       return { pid: 0, send: () => {}, kill: () => {} };
     }
@@ -143,7 +149,7 @@ export class LiveWorker {
 
   #onExit(how: string): void {
     clearTimeout(this.#killer);
-    const why = this.#failure === undefined ? how : `${how} (${this.#failure.message})`;
+    const why = this.#failure === undefined || this.pid === 0 ? how : `${how} (${this.#failure.message})`;
     this.#reject(
       this.#failure ??
         new StartError("WORKER", `Cannot start worker ${this.index}: it ${how}`, "see the lines above"),

@@ -4,9 +4,6 @@ import type { FromWorker } from "./messages.ts";
 /** The first descriptor after the standard streams: there a worker finds the first socket. */
 export const FIRST_SOCKET_FD = 3;
 
-/** What shells report for a program that cannot be executed. */
-const EXIT_NOT_STARTED = 126;
-
 /** How a worker is started. */
 export interface WorkerCommand {
   /** The program and its arguments. */
@@ -18,24 +15,9 @@ export interface WorkerCommand {
 /**
  * Starts a worker process: this program once more, with an IPC channel. Its output goes where ours goes.
  *
- * Never throws: one that cannot be started, as its file is not there while it is being replaced, fails like others.
+ * @throws {Error} When it cannot be started: no memory, or the program is not there any more.
  */
-export function spawnWorker(how: WorkerCommand, events: WorkerProcessEvents): WorkerProcess {
-  try {
-    return spawn(how, events);
-  } catch (error) {
-    const [file = ""] = how.command;
-    const message = `Cannot start a worker: ${error instanceof Error ? error.message : String(error)}`;
-    const hint = `the user that tgws runs as must be able to execute ${file}`;
-    setImmediate(() => {
-      events.onMessages([{ type: "failed", message, hint }]);
-      events.onExit(EXIT_NOT_STARTED, null);
-    });
-    return { pid: 0, send: () => {}, kill: () => {} };
-  }
-}
-
-function spawn({ command, sockets }: WorkerCommand, events: WorkerProcessEvents): WorkerProcess {
+export function spawnWorker({ command, sockets }: WorkerCommand, events: WorkerProcessEvents): WorkerProcess {
   const child = Bun.spawn([...command], {
     stdio: ["ignore", "inherit", "inherit", ...sockets],
     serialization: "json",

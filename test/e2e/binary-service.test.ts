@@ -155,7 +155,7 @@ describe.skipIf(!linux)("the executable's workers", () => {
         const [victim = 0] = childrenOf(proxy.pid);
         renameSync(path, `${path}.old`);
         process.kill(victim, "SIGKILL");
-        await proxy.logged(/worker \d \(0\) ended with code 126 \(Cannot start a worker: .*ENOENT/, LATE_MS);
+        await proxy.logged(/worker \d cannot be started: ENOENT.*: another one starts/, LATE_MS);
         const clients = await Promise.all(
           Array.from({ length: 8 }, () => openSession({ port, secret: ANN })),
         );
@@ -182,7 +182,9 @@ describe.skipIf(!linux)("the executable's workers", () => {
         const args = ["--port", "0", "--workers", "2", "--user", String(NOBODY_ID)];
         await using program = new Program({ command: [path], args });
         expect(await program.exited()).toBe(1);
-        expect(program.stderr).toMatch(/^tgws: Cannot start a worker: EACCES.*\nhint: .*\/tgws$/m);
+        expect(program.stderr).toMatch(
+          /^tgws: Cannot start worker 0: EACCES.*\nhint: .*must be able to execute it$/m,
+        );
       } finally {
         rmSync(closed, { recursive: true, force: true });
       }

@@ -221,7 +221,7 @@ describe("Supervisor", () => {
     const error = await supervisor.start().catch((reason: unknown) => reason);
     expect(error).toMatchObject({
       code: "WORKER",
-      message: "Cannot start worker 0: it cannot be started: no memory",
+      message: "Cannot start worker 0: no memory",
     });
   });
 
