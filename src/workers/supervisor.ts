@@ -142,7 +142,7 @@ export class Supervisor {
       }
       log.info("all workers have been replaced");
     } catch (error) {
-      if (this.#stopping) return;
+      if (this.#stopping) return; // the new one has ended with the others
       const why = error instanceof Error ? error.message : String(error);
       log.error(`the workers are not replaced, those that there are go on: ${why}`);
     } finally {

@@ -1,7 +1,5 @@
-import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "bun:test";
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
 import { testAuthority } from "../support/certificates.ts";
 import { ConfigHome } from "../support/config-home.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
@@ -11,6 +9,7 @@ import { RawClient } from "../support/raw-client.ts";
 import { ending, eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
 import { StubDc } from "../support/stub-dc.ts";
 import { Traffic } from "../support/traffic.ts";
+import { keptUsage } from "../support/usage.ts";
 
 const LIMIT_MS = 60_000;
 /** The smallest quota that there is, 0.001 GB, in bytes. */
@@ -55,12 +54,6 @@ function start(home: ConfigHome, workers: number, args: readonly string[] = []):
 function openSessions(proxy: ProxyProcess, count: number): Promise<RawClient[]> {
   const one = () => openSession({ port: proxy.port, secret: ANN });
   return Promise.all(Array.from({ length: count }, one));
-}
-
-/** What the database says that ann was sent, in bytes. */
-function keptOf({ path }: ConfigHome): number {
-  using database = new Database(join(path, "usage.db"));
-  return database.query<{ down: number }, []>("SELECT down FROM usage WHERE user = 'ann'").get()?.down ?? 0;
 }
 
 for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
@@ -113,14 +106,14 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         await eventually(() => children.every((pid) => !isAlive(pid)), "the end of the workers");
         const atLeast = traffic.totalAt(killedAt - TALLY_MS - WRITE_MS - SLACK_MS);
         expect(atLeast).toBeGreaterThan(0);
-        expect(keptOf(home)).toBeGreaterThanOrEqual(atLeast);
+        expect(keptUsage(home, "ann").down).toBeGreaterThanOrEqual(atLeast);
 
         await using next = await start(home, workers, ["--status", "0"]);
         const [, status] = await next.logged(/metrics and health: (\S+)/, LATE_MS);
         const report = (await (await fetch(`${status}api/status`)).json()) as {
           users: { name: string; down: number }[];
         };
-        expect(report.users.find(({ name }) => name === "ann")?.down).toBe(keptOf(home));
+        expect(report.users.find(({ name }) => name === "ann")?.down).toBe(keptUsage(home, "ann").down);
       },
       LIMIT_MS,
     );
@@ -267,7 +260,11 @@ describe.skipIf(process.platform !== "linux")("a worker that is killed", () => {
         lost.reduce((sum, client) => sum + traffic.receivedAt(client, killedAt - TALLY_MS - SLACK_MS), 0) +
         kept.reduce((sum, client) => sum + client.received, 0);
       expect(lost.length).toBeGreaterThan(0);
-      await eventually(() => keptOf(home) >= atLeast, `${atLeast} bytes in the database`, 6_000);
+      await eventually(
+        () => keptUsage(home, "ann").down >= atLeast,
+        `${atLeast} bytes in the database`,
+        6_000,
+      );
       for (const client of sessions) client[Symbol.dispose]();
     },
     LIMIT_MS,
