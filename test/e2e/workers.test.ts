@@ -46,6 +46,16 @@ function close(clients: readonly RawClient[]): void {
   for (const client of clients) client[Symbol.dispose]();
 }
 
+/** Whether another program can listen there. */
+function isFree(port: number): boolean {
+  try {
+    Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 describe.skipIf(!linux)("workers", () => {
   it(
     "share the port, and end with their supervisor when it is told to",
