@@ -41,7 +41,6 @@ describe("Reloader", () => {
     }
   });
 
-<<<<<<< HEAD
   it("notices a file that is made where there was none", async () => {
     const folder = mkdtempSync(join(tmpdir(), "tgws-reloader-"));
     const changes = new Condition();
@@ -59,7 +58,10 @@ describe("Reloader", () => {
       expect(applied).toEqual([7]);
     } finally {
       reloader.stop();
-=======
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
   it("neither reads nor watches anything after it was stopped, also in the middle of a reload", async () => {
     const folder = mkdtempSync(join(tmpdir(), "tgws-reloader-"));
     const file = join(folder, "config.toml");
@@ -84,7 +86,6 @@ describe("Reloader", () => {
       expect(loads).toBe(2);
     } finally {
       jest.useRealTimers();
->>>>>>> review
       rmSync(folder, { recursive: true, force: true });
     }
   });
