@@ -12,7 +12,10 @@ export class LazyHellos implements HelloClaims {
   }
 
   claim(random: Uint8Array, now: number): boolean | Promise<boolean> {
-    this.#seen ??= this.#load();
+    this.#seen ??= this.#load().catch((error: unknown) => {
+      this.#seen = undefined; // descriptors or memory were short: the next one tries again
+      throw error;
+    });
     if (this.#seen instanceof Promise) return this.#seen.then((seen) => seen.claim(random, now));
     return this.#seen.claim(random, now);
   }

@@ -24,6 +24,7 @@ export class Reloader {
   #running = false;
   /** Somebody has asked once more meanwhile. */
   #again = false;
+  #stopped = false;
   #loadedAt = Date.now();
   #lastError: string | undefined;
 
@@ -57,12 +58,14 @@ export class Reloader {
     void this.#run();
   }
 
+  /** Nothing is read any more. What is being applied is not waited for. */
   stop(): void {
+    this.#stopped = true;
     this.#watch.stop();
   }
 
   async #run(): Promise<void> {
-    while (this.#again) {
+    while (this.#again && !this.#stopped) {
       this.#again = false;
       await this.#reload();
     }
@@ -95,7 +98,7 @@ export class Reloader {
       this.#lastError = error instanceof Error ? error.message : String(error);
       for (const line of explain(error)) log.error(`the configuration stays as it was: ${line}`);
     }
-    this.#watch.watch(files);
+    if (!this.#stopped) this.#watch.watch(files);
   }
 }
 

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type { FieldName, RawConfig } from "../config/fields.ts";
 import type { Observer } from "../core/events.ts";
 import type { Logger } from "../core/logger.ts";
@@ -9,7 +10,7 @@ import { SiteUsers } from "../proxy/mask.ts";
 import type { ReplayBudget } from "../proxy/replay.ts";
 import type { SessionDeps } from "../proxy/session.ts";
 import type { Restorer } from "../upstream/restorer.ts";
-import { buildRoutes, type RouteCounts, type RouteSet } from "./build-routes.ts";
+import { buildRoutes, type RouteCounts, type RouteDeps, type RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
 import { readAddressLists } from "./read-address-lists.ts";
 import type { State } from "./state.ts";
@@ -72,7 +73,9 @@ export async function makeSetup(
   const { log, gate, hellos, state, replays, restorer, counts, observe, port } = parts;
   const trust = await readTrust(config);
   const addresses = await readAddressLists(config);
-  const routesKey = JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca]);
+  const routesKey = createHash("sha256")
+    .update(JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca]))
+    .digest("hex");
   const routes =
     before?.routesKey === routesKey
       ? before.routes
@@ -81,8 +84,7 @@ export async function makeSetup(
           counts,
           poolSize: config.poolSize,
           keptList: state.domainsOf(config.cfListUrl),
-          onListChanged: (domains) => log.debug(`the list of domains has changed: ${domains.length} now`),
-          onListFailed: (error) => log.debug(`the list of domains stays as it is: ${describe(error)}`),
+          ...sayingOfTheList(log),
         });
   const coverKey = JSON.stringify([config.fakeTlsDomains, pick(raw, COVER_FIELDS)]);
   const users = before?.disguise?.users ?? new SiteUsers(config.maskMax);
@@ -108,12 +110,30 @@ export async function makeSetup(
     routes: routes.routes,
     standings: state.standings,
     replays,
-    onServed: (target, ways, by) => restorer.consider(target, ways, by),
+    onServed: consideredBy(restorer),
     observe,
     handshakeTimeoutMs: config.handshakeTimeoutMs,
-    adjustTarget: config.forceTestDc ? toTestTarget : (target) => target,
+    adjustTarget: config.forceTestDc ? toTestTarget : toItself,
   };
   return { deps, routes, routesKey, disguise, coverKey };
+}
+
+// Functions that a setup has are made outside of `makeSetup`: made there, each would hold its parameters, with them the
+// setup before, and so all that there ever were.
+
+function consideredBy(restorer: Restorer): SessionDeps["onServed"] {
+  return (target, ways, by) => restorer.consider(target, ways, by);
+}
+
+function sayingOfTheList(log: Logger): Pick<RouteDeps, "onListChanged" | "onListFailed"> {
+  return {
+    onListChanged: (domains) => log.debug(`the list of domains has changed: ${domains.length} now`),
+    onListFailed: (error) => log.debug(`the list of domains stays as it is: ${describe(error)}`),
+  };
+}
+
+function toItself(target: Target): Target {
+  return target;
 }
 
 function pick(raw: RawConfig, names: readonly FieldName[]): readonly unknown[] {

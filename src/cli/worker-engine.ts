@@ -200,8 +200,13 @@ export class WorkerEngine implements Engine, WorkerListener {
   }
 
   async #claim(worker: LiveWorker, { id, random }: Extract<FromWorker, { type: "claim" }>): Promise<void> {
-    const fresh = await this.#deps.hellos.claim(Uint8Array.fromHex(random), performance.now() / 1000);
-    worker.post({ type: "claimed", id, fresh });
+    try {
+      const fresh = await this.#deps.hellos.claim(Uint8Array.fromHex(random), performance.now() / 1000);
+      worker.post({ type: "claimed", id, fresh });
+    } catch (error) {
+      worker.post({ type: "claimed", id, fresh: false }); // or its client would wait for good
+      throw error;
+    }
   }
 
   #log({ index }: LiveWorker, record: LogRecord): void {

@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { childrenOf, isAlive } from "../support/process-tree.ts";
 import { ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { eventually, isCut, LATE_MS, openSession, ping } from "../support/sessions.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
 const LIMIT_MS = 60_000;
-const LATE_MS = 15_000;
 const PING = Uint8Array.of(1, 2, 3, 4);
 const linux = process.platform === "linux";
 
@@ -38,36 +38,12 @@ function startWorkers(count: number, args: readonly string[] = [], home?: string
   });
 }
 
-/** Opens a session and has a packet there and back. */
-async function openSession(proxy: ProxyProcess, secret = proxy.secret): Promise<RawClient> {
-  const client = await RawClient.open({ port: proxy.port, secret });
-  await ping(client);
-  return client;
-}
-
-async function ping(client: RawClient): Promise<void> {
-  client.sendPacket(PING);
-  expect((await client.readPacket(LATE_MS)).payload.toHex()).toBe("01020304");
-}
-
-async function openSessions(proxy: ProxyProcess, count: number): Promise<RawClient[]> {
-  return Promise.all(Array.from({ length: count }, () => openSession(proxy)));
+function openSessions({ port, secret }: ProxyProcess, count: number): Promise<RawClient[]> {
+  return Promise.all(Array.from({ length: count }, () => openSession({ port, secret })));
 }
 
 function close(clients: readonly RawClient[]): void {
   for (const client of clients) client[Symbol.dispose]();
-}
-
-async function eventually(
-  holds: () => boolean | Promise<boolean>,
-  what: string,
-  limitMs = LATE_MS,
-): Promise<void> {
-  const deadline = performance.now() + limitMs;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within ${limitMs} ms`);
-    await Bun.sleep(10);
-  }
 }
 
 /** Whether another program can listen there. */
@@ -78,11 +54,6 @@ function isFree(port: number): boolean {
   } catch {
     return false;
   }
-}
-
-/** The worker that a client's session is in, by the connection that it has to the stub: it ends with the worker. */
-function isCut(client: RawClient): boolean {
-  return client.closed || client.ended;
 }
 
 describe.skipIf(!linux)("workers", () => {
@@ -136,7 +107,7 @@ describe.skipIf(!linux)("workers", () => {
       const load = Array.from({ length: 4 }, async () => {
         while (running) {
           try {
-            using client = await openSession(proxy);
+            using client = await openSession({ port: proxy.port, secret: proxy.secret });
             served += client.received > 0 ? 1 : 0;
           } catch {
             refused += 1;
@@ -233,7 +204,7 @@ describe.skipIf(!linux)("workers", () => {
       writeConfig(home, '[users.ann]\nsecret = "00112233445566778899aabbccddeeff"\nmax-connections = 3\n');
       await using proxy = await startWorkers(2, [], home);
       const secret = Uint8Array.fromHex("00112233445566778899aabbccddeeff");
-      const clients = await Promise.all([1, 2, 3].map(() => openSession(proxy, secret)));
+      const clients = await Promise.all([1, 2, 3].map(() => openSession({ port: proxy.port, secret })));
       for (let more = 0; more < 6; more++) {
         using client = await RawClient.open({ port: proxy.port, secret });
         client.sendPacket(PING);

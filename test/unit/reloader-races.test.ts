@@ -1,4 +1,4 @@
-import { describe, expect, it } from "bun:test";
+import { describe, expect, it, jest } from "bun:test";
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -58,6 +58,34 @@ describe("Reloader", () => {
       expect(applied).toEqual([7]);
     } finally {
       reloader.stop();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it("neither reads nor watches anything after it was stopped, also in the middle of a reload", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tgws-reloader-"));
+    const file = join(folder, "config.toml");
+    writeFileSync(file, "max-per-address = 1\n");
+    let loads = 0;
+    const load = (): LoadedConfig => {
+      loads += 1;
+      return loadConfig(["--config", file], { environment: {}, platform: process.platform });
+    };
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const reloader = new Reloader({ current: load(), load, apply: () => promise, log: SILENT });
+    try {
+      reloader.reload();
+      reloader.reload(); // once more, when that is done
+      reloader.stop();
+      resolve();
+      await Bun.sleep(0);
+      expect(loads).toBe(2);
+      writeFileSync(file, "max-per-address = 2\n");
+      jest.useFakeTimers();
+      jest.advanceTimersByTime(10_000);
+      expect(loads).toBe(2);
+    } finally {
+      jest.useRealTimers();
       rmSync(folder, { recursive: true, force: true });
     }
   });
