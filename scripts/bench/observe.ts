@@ -1,18 +1,18 @@
 /**
- * Measures what looking costs: `bun run scripts/measure-observe.ts`.
+ * Measures what looking costs: `bun run scripts/bench/observe.ts`.
  *
  * Figures and pages of 10,000 live sessions, and log lines that are folded, left out or written, each as the
  * median of several runs on this machine.
  */
-import type { SessionEvent, SessionView } from "../src/core/events.ts";
-import { createRecordLogger } from "../src/observe/log.ts";
-import { FoldingSink } from "../src/observe/log-folding.ts";
-import { readMetrics } from "../src/observe/metrics.ts";
-import { readProcessFigures } from "../src/observe/process-figures.ts";
-import { formatMetrics } from "../src/observe/prometheus-text.ts";
-import { SessionLog } from "../src/observe/session-log.ts";
-import { Stats } from "../src/observe/stats.ts";
-import type { StatusReport } from "../src/observe/status-report.ts";
+import type { SessionEvent, SessionView } from "../../src/core/events.ts";
+import { createRecordLogger } from "../../src/observe/log.ts";
+import { FoldingSink } from "../../src/observe/log-folding.ts";
+import { readMetrics } from "../../src/observe/metrics.ts";
+import { readProcessFigures } from "../../src/observe/process-figures.ts";
+import { formatMetrics } from "../../src/observe/prometheus-text.ts";
+import { SessionLog } from "../../src/observe/session-log.ts";
+import { Stats } from "../../src/observe/stats.ts";
+import type { StatusReport } from "../../src/observe/status-report.ts";
 
 const SESSIONS = 10_000;
 const USERS = 100;
