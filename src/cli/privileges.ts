@@ -56,7 +56,10 @@ export function findAccount(user: string | undefined, group: string | undefined)
   if (here !== 0 && here !== found.uid)
     throw failure(`Cannot become ${user}: only root can`, "start it with sudo, or leave out --user");
   if (here !== 0 && group !== undefined && process.getgid?.() !== gid)
-    throw failure(`Cannot join the group ${group}: only root can`, "start it with sudo, or leave out --group");
+    throw failure(
+      `Cannot join the group ${group}: only root can`,
+      "start it with sudo, or leave out --group",
+    );
   return { user, uid: found.uid, gid };
 }
 

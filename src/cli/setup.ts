@@ -73,7 +73,9 @@ export async function makeSetup(
   const { log, gate, hellos, state, replays, restorer, counts, observe, port } = parts;
   const trust = await readTrust(config);
   const addresses = await readAddressLists(config);
-  const routesKey = createHash("sha256").update(JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca])).digest("hex");
+  const routesKey = createHash("sha256")
+    .update(JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca]))
+    .digest("hex");
   const routes =
     before?.routesKey === routesKey
       ? before.routes

@@ -5,6 +5,7 @@ import { testAuthority } from "../support/certificates.ts";
 import { ConfigHome } from "../support/config-home.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
 import { ProxyProcess } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { ending, eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
@@ -46,7 +47,12 @@ function start(home: ConfigHome, workers: number, args: readonly string[] = []):
     stub,
     secrets: [],
     home: home.path,
-    args: ["--workers", String(workers), "--handshake-seconds", "1", ...args],
+    args: [
+      "--workers",
+      String(workers),
+      ...(args.includes("--handshake-seconds") ? [] : ["--handshake-seconds", "1"]),
+      ...args,
+    ],
   });
 }
 
@@ -83,7 +89,7 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const newKey = key();
         const text = table("ann", ann) + table("bob", bob, "enabled = false") + table("cid", newKey);
         const changes = await change(proxy, home, text + table("dan", dan));
-        expect(changes).toBe("new users dan; changed users bob, cid");
+        expect(changes).toBe("new users cid, dan; removed users cid; changed users bob");
         await Promise.all([ending(ofBob), ending(ofCid)]);
         expect(await isServed({ port, secret: dan })).toBe(true);
         expect(await isServed({ port, secret: newKey })).toBe(true);
@@ -98,6 +104,28 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const revoked = [...proxy.stderr.matchAll(/user=(\w+) .*reason=revoked/g)].map(([, user]) => user);
         expect(revoked.sort()).toEqual(["ann", "bob", "cid"]);
         expect(proxy.stderr).toMatch(/refused user-disabled=1/);
+      },
+      LIMIT_MS,
+    );
+
+    it(
+      "lets nobody in by an old key who was there before it changed, but had not shown it yet",
+      async () => {
+        const [ann, bob] = [key(), key()];
+        using home = new ConfigHome(table("ann", ann) + table("bob", bob));
+        await using proxy = await start(home, workers, ["--handshake-seconds", "20"]);
+        const { port } = proxy;
+        using ofAnn = await RawClient.connect({ port, secret: ann });
+        using ofBob = await RawClient.connect({ port, secret: bob });
+        const newKey = key();
+        expect(await change(proxy, home, table("ann", newKey))).toBe("new users ann; removed users ann, bob");
+        for (const client of [ofAnn, ofBob]) {
+          client.write(client.init);
+          client.sendPacket(Uint8Array.of(1, 2, 3, 4));
+          await ending(client);
+          expect(client.received).toBe(0);
+        }
+        expect(await isServed({ port, secret: newKey })).toBe(true);
       },
       LIMIT_MS,
     );

@@ -33,14 +33,20 @@ class Unreadable extends AppendFile {
 
 describe("LazyHellos", () => {
   test("knows a hello again", async () => {
-    const hellos = new LazyHellos({ ...openState(() => {}), hellos: new Unreadable(join(folder, "hellos"), 0) });
+    const hellos = new LazyHellos({
+      ...openState(() => {}),
+      hellos: new Unreadable(join(folder, "hellos"), 0),
+    });
     const random = new Uint8Array(32).fill(7);
     expect(await hellos.claim(random, 1)).toBeTrue();
     expect(await hellos.claim(random, 2)).toBeFalse();
   });
 
   test("tries again after it could not read those that were kept", async () => {
-    const hellos = new LazyHellos({ ...openState(() => {}), hellos: new Unreadable(join(folder, "hellos"), 1) });
+    const hellos = new LazyHellos({
+      ...openState(() => {}),
+      hellos: new Unreadable(join(folder, "hellos"), 1),
+    });
     const random = new Uint8Array(32).fill(7);
     const first = await Promise.resolve(hellos.claim(random, 1)).catch((error: unknown) => error);
     expect(first).toBeInstanceOf(Error);

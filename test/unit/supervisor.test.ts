@@ -16,7 +16,7 @@ interface FakeProcess {
 
 let processes: FakeProcess[];
 let lines: string[];
-let supervisors: Supervisor[] = [];
+const supervisors: Supervisor[] = [];
 /** Why no process can be started. */
 let obstacle: Error | undefined;
 
@@ -219,7 +219,10 @@ describe("Supervisor", () => {
     const supervisor = make(2);
     obstacle = new Error("no memory");
     const error = await supervisor.start().catch((reason: unknown) => reason);
-    expect(error).toMatchObject({ code: "WORKER", message: "Cannot start worker 0: it cannot be started: no memory" });
+    expect(error).toMatchObject({
+      code: "WORKER",
+      message: "Cannot start worker 0: it cannot be started: no memory",
+    });
   });
 
   test("says nothing of workers that are not replaced because everything ends", async () => {
