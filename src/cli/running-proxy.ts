@@ -5,7 +5,7 @@ import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import { formatStatLines, formatSummary } from "../observe/stats-text.ts";
 import type { Readiness, StatusReport } from "../observe/status-report.ts";
 import type { Usage } from "../proxy/gate-user.ts";
-import { LocalGate } from "../proxy/local-gate.ts";
+import { type GateRules, LocalGate } from "../proxy/local-gate.ts";
 import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
 import type { Engine } from "./engine.ts";
 import { LazyHellos } from "./lazy-hellos.ts";
@@ -43,6 +43,7 @@ export interface ProxyParts {
 export class RunningProxy {
   readonly #parts: ProxyParts;
   readonly #gate: LocalGate;
+  #rules: GateRules;
   readonly #usage: UsageKeeper;
   readonly #engine: Engine;
   readonly #reloader: Reloader;
@@ -59,7 +60,8 @@ export class RunningProxy {
     const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
     known.keys = settings.secrets.map(({ key }) => key);
-    gate.configure(gateRulesOf(settings.config, settings.secrets));
+    const rules = gateRulesOf(settings.config, settings.secrets);
+    gate.configure(rules);
     if (loaded.raw.users !== undefined) await usage.start();
     const onUsed = (bytes: ReadonlyMap<string, Usage>): void => {
       gate.used(bytes);
@@ -76,18 +78,27 @@ export class RunningProxy {
     }
     const warning = room.warningOf(loaded.config, sockets?.length ?? 1);
     if (warning !== undefined) log.warn(warning);
-    return new RunningProxy(parts, gate, usage, engine);
+    return new RunningProxy(parts, { gate, rules, usage, engine });
   }
 
-  private constructor(parts: ProxyParts, gate: LocalGate, usage: UsageKeeper, engine: Engine) {
+  private constructor(
+    parts: ProxyParts,
+    made: {
+      readonly gate: LocalGate;
+      readonly rules: GateRules;
+      readonly usage: UsageKeeper;
+      readonly engine: Engine;
+    },
+  ) {
     const { loaded: current, load, log } = parts;
     this.#parts = parts;
-    this.#gate = gate;
-    this.#usage = usage;
-    this.#engine = engine;
+    this.#gate = made.gate;
+    this.#rules = made.rules;
+    this.#usage = made.usage;
+    this.#engine = made.engine;
     this.#reloader = new Reloader({ current, load, apply: (loaded) => this.#apply(loaded), log });
     this.#timers = [
-      setInterval(() => gate.look(), LOOK_MS),
+      setInterval(() => made.gate.look(), LOOK_MS),
       setInterval(() => void this.#summarize(), SUMMARY_MS),
     ];
   }
@@ -151,8 +162,16 @@ export class RunningProxy {
   async #apply(loaded: LoadedConfig): Promise<void> {
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
     this.#parts.known.keys = settings.secrets.map(({ key }) => key);
-    await this.#engine.reload(settings);
-    this.#gate.configure(gateRulesOf(settings.config, settings.secrets));
+    const before = this.#rules;
+    const after = gateRulesOf(settings.config, settings.secrets);
+    // Workers know new users one after the other; none of them must know one whom the gate does not.
+    this.#gate.configure({ ...before, users: withNewUsers(before, after) });
+    try {
+      await this.#engine.reload(settings);
+      this.#rules = after;
+    } finally {
+      this.#gate.configure(this.#rules);
+    }
     this.#parts.log.setLevel(loaded.config.logLevel);
     if (loaded.raw.users !== undefined) await this.#usage.start();
   }
@@ -168,4 +187,10 @@ export class RunningProxy {
     }
     this.#lastSummary = summary;
   }
+}
+
+/** The users of `before`, and those that only `after` has. */
+function withNewUsers(before: GateRules, after: GateRules): GateRules["users"] {
+  const known = new Set(before.users.map(({ name }) => name));
+  return [...before.users, ...after.users.filter(({ name }) => !known.has(name))];
 }

@@ -4,6 +4,7 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { testAuthority } from "../support/certificates.ts";
 import { ConfigHome } from "../support/config-home.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
+import { childrenOf } from "../support/process-tree.ts";
 import { ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { ending, eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
@@ -443,9 +444,42 @@ describe("the configuration file", () => {
   );
 });
 
-describe.skipIf(process.platform !== "linux")("a reload while workers are replaced", () => {
+describe.skipIf(process.platform !== "linux")("a reload of workers", () => {
   it(
-    "is for those that are just starting, too",
+    "lets new users in by a worker that knows them, before all of them do",
+    async () => {
+      const [ann, dan, eve] = [key(), key(), key()];
+      using home = new ConfigHome(table("ann", ann));
+      await using proxy = await start(home, 2);
+      const { port } = proxy;
+      const [, slow = 0] = childrenOf(proxy.pid);
+      process.kill(slow, "SIGSTOP");
+      try {
+        home.write(table("ann", ann) + table("dan", dan) + table("eve", eve, "max-connections = 50"));
+        proxy.signal("SIGHUP");
+        for (const secret of [dan, eve]) {
+          const clients = await Promise.all(
+            Array.from({ length: 12 }, () => RawClient.open({ port, secret })),
+          );
+          for (const client of clients) client.sendPacket(Uint8Array.of(1, 2, 3, 4));
+          const answered = (): RawClient[] =>
+            clients.filter((client) => client.received > 0 || isCut(client));
+          await eventually(() => answered().length > 0, "an answer of the other worker");
+          await Bun.sleep(1_500); // a session that has to end does so by now
+          expect(answered().filter(isCut)).toEqual([]);
+          for (const client of clients) client[Symbol.dispose]();
+        }
+        expect(proxy.stderr).not.toMatch(/configuration reloaded/);
+      } finally {
+        process.kill(slow, "SIGCONT");
+      }
+      await proxy.logged(RELOADED, LATE_MS);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "is for those that are just being started, too",
     async () => {
       const [ann, dan] = [key(), key()];
       using home = new ConfigHome(table("ann", ann));
