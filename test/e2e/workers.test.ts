@@ -191,6 +191,24 @@ describe.skipIf(!linux)("workers", () => {
   );
 
   it(
+    "end at once, with their sessions, when their supervisor is told so twice",
+    async () => {
+      await using proxy = await startWorkers(2);
+      const workers = childrenOf(proxy.pid);
+      const clients = await openSessions(proxy, 8);
+      proxy.signal("SIGTERM");
+      await proxy.logged(/once more to stop at once/);
+      const from = performance.now();
+      proxy.signal("SIGTERM");
+      expect(await proxy.exited()).toBe(130);
+      await eventually(() => workers.every((pid) => !isAlive(pid)), "the end of the workers");
+      expect(performance.now() - from).toBeLessThan(3_000); // their sessions would have 5 s
+      close(clients);
+    },
+    LIMIT_MS,
+  );
+
+  it(
     "are replaced one by one when somebody ends them",
     async () => {
       await using proxy = await startWorkers(2, ["--drain-seconds", "30"]);
@@ -211,8 +229,9 @@ describe.skipIf(!linux)("workers", () => {
       const [, keeper = 0] = childrenOf(proxy.pid);
       for (let death = 0; death < 4; death++) {
         await eventually(() => childrenOf(proxy.pid).some((pid) => pid !== keeper), "a worker to kill");
-        for (const pid of childrenOf(proxy.pid)) if (pid !== keeper) process.kill(pid, "SIGKILL");
-        await eventually(() => childrenOf(proxy.pid).every((pid) => pid === keeper), "its end");
+        const victims = childrenOf(proxy.pid).filter((pid) => pid !== keeper);
+        for (const pid of victims) process.kill(pid, "SIGKILL");
+        await eventually(() => !victims.some(isAlive), "its end");
       }
       await proxy.logged(/another one starts in 2 s/);
       const from = performance.now();
