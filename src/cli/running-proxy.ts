@@ -8,9 +8,10 @@ import type { Usage } from "../proxy/gate-user.ts";
 import { type GateRules, LocalGate } from "../proxy/local-gate.ts";
 import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
 import type { Engine } from "./engine.ts";
+import type { FileStates } from "./file-watch.ts";
 import { LazyHellos } from "./lazy-hellos.ts";
 import { LocalEngine } from "./local-engine.ts";
-import { Reloader } from "./reloader.ts";
+import { lookAtFilesOf, Reloader } from "./reloader.ts";
 import { resolveSecrets } from "./secrets.ts";
 import type { State } from "./state.ts";
 import { UsageKeeper } from "./usage-keeper.ts";
@@ -55,6 +56,7 @@ export class RunningProxy {
   /** Serves from now on. @throws {StartError} @throws {ConfigError} */
   static async start(parts: ProxyParts): Promise<RunningProxy> {
     const { loaded, log, known, sockets, state } = parts;
+    const files = lookAtFilesOf(loaded); // now: a start may take seconds, and they may change meanwhile
     let engine: Engine | undefined;
     const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
     const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
@@ -78,12 +80,13 @@ export class RunningProxy {
     }
     const warning = room.warningOf(loaded.config, sockets?.length ?? 1);
     if (warning !== undefined) log.warn(warning);
-    return new RunningProxy(parts, { gate, rules, usage, engine });
+    return new RunningProxy(parts, { files, gate, rules, usage, engine });
   }
 
   private constructor(
     parts: ProxyParts,
     made: {
+      readonly files: FileStates;
       readonly gate: LocalGate;
       readonly rules: GateRules;
       readonly usage: UsageKeeper;
@@ -96,7 +99,8 @@ export class RunningProxy {
     this.#rules = made.rules;
     this.#usage = made.usage;
     this.#engine = made.engine;
-    this.#reloader = new Reloader({ current, load, apply: (loaded) => this.#apply(loaded), log });
+    const { files } = made;
+    this.#reloader = new Reloader({ current, files, load, apply: (loaded) => this.#apply(loaded), log });
     this.#timers = [
       setInterval(() => made.gate.look(), LOOK_MS),
       setInterval(() => void this.#summarize(), SUMMARY_MS),
