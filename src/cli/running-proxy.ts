@@ -7,7 +7,7 @@ import type { Readiness, StatusReport } from "../observe/status-report.ts";
 import type { Usage } from "../proxy/gate-user.ts";
 import { type GateRules, LocalGate } from "../proxy/local-gate.ts";
 import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
-import type { Engine } from "./engine.ts";
+import type { Engine, Settings } from "./engine.ts";
 import type { FileStates } from "./file-watch.ts";
 import { LazyHellos } from "./lazy-hellos.ts";
 import { LocalEngine } from "./local-engine.ts";
@@ -61,7 +61,7 @@ export class RunningProxy {
     const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
     const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
-    known.keys = settings.secrets.map(({ key }) => key);
+    known.keys = keysOf(settings);
     const rules = gateRulesOf(settings.config, settings.secrets);
     gate.configure(rules);
     if (loaded.raw.users !== undefined) await usage.start();
@@ -165,7 +165,9 @@ export class RunningProxy {
 
   async #apply(loaded: LoadedConfig): Promise<void> {
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
-    this.#parts.known.keys = settings.secrets.map(({ key }) => key);
+    const { known, log } = this.#parts;
+    let keys = known.keys;
+    known.keys = [...keys, ...keysOf(settings)]; // until it is known which of them serve
     const before = this.#rules;
     const after = gateRulesOf(settings.config, settings.secrets);
     // Workers know new users one after the other; none of them must know one whom the gate does not.
@@ -173,10 +175,12 @@ export class RunningProxy {
     try {
       await this.#engine.reload(settings);
       this.#rules = after;
+      keys = keysOf(settings);
     } finally {
       this.#gate.configure(this.#rules);
+      known.keys = keys;
     }
-    this.#parts.log.setLevel(loaded.config.logLevel);
+    log.setLevel(loaded.config.logLevel);
     if (loaded.raw.users !== undefined) await this.#usage.start();
   }
 
@@ -191,6 +195,10 @@ export class RunningProxy {
     }
     this.#lastSummary = summary;
   }
+}
+
+function keysOf({ secrets }: Pick<Settings, "secrets">): readonly Uint8Array[] {
+  return secrets.map(({ key }) => key);
 }
 
 /** The users of `before`, and those that only `after` has. */

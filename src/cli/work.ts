@@ -194,15 +194,19 @@ class WorkerRun {
   }
 
   async #reload({ id, settings: sent }: Extract<ToWorker, { type: "reload" }>): Promise<void> {
+    const before = this.#keys;
     try {
       const settings = parseWorkerSettings(sent as WorkerSettings);
-      this.#keys = settings.secrets.map(({ key }) => key);
+      const keys = settings.secrets.map(({ key }) => key);
+      this.#keys = [...before, ...keys]; // until it is known which of them serve
       await this.#service?.reload(settings);
+      this.#keys = keys;
       this.#gate.configure(remoteRulesOf(settings.config));
       this.#log?.setLevel(settings.config.logLevel);
       this.#drainMs = settings.config.drainMs;
       this.#post({ type: "reloaded", id });
     } catch (error) {
+      this.#keys = before;
       this.#post({ type: "reloaded", id, error: explain(error).message });
     }
   }
