@@ -9,6 +9,8 @@ import { type FileStates, FileWatch, lookAt } from "./file-watch.ts";
 /** What a {@link Reloader} works with. */
 export interface ReloaderOptions {
   readonly current: LoadedConfig;
+  /** How its files were when it was read, from {@link lookAtFilesOf}. */
+  readonly files: FileStates;
   /** Reads everything again. @throws {ConfigError} @throws {StartError} */
   readonly load: () => LoadedConfig;
   /** Uses it from now on. @throws {Error} When that cannot be; then nothing has changed. */
@@ -32,7 +34,7 @@ export class Reloader {
     this.#options = options;
     this.#current = options.current;
     this.#watch = new FileWatch(() => this.reload());
-    this.#watch.watch(lookAt(filesOf(options.current)));
+    this.#watch.watch(options.files);
   }
 
   /** What is in force. */
@@ -76,10 +78,10 @@ export class Reloader {
     const { load, apply, log } = this.#options;
     const before = this.#current;
     // Looked at before they are read: what changes meanwhile is read the next time.
-    let files: FileStates = lookAt(filesOf(before));
+    let files: FileStates = lookAtFilesOf(before);
     try {
       const found = load();
-      files = new Map([...lookAt(filesOf(found)), ...files]);
+      files = new Map([...lookAtFilesOf(found), ...files]);
       if (before.file !== undefined && found.file === undefined) throw new Error(`${before.file} is gone`);
       const raw = keepAtStart(before.raw, found.raw);
       const next = { ...found, raw, config: parseConfig(raw) };
@@ -100,6 +102,11 @@ export class Reloader {
     }
     if (!this.#stopped) this.#watch.watch(files);
   }
+}
+
+/** How the files are now that a configuration consists of. */
+export function lookAtFilesOf(loaded: LoadedConfig): FileStates {
+  return lookAt(filesOf(loaded));
 }
 
 /**

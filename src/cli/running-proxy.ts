@@ -5,11 +5,12 @@ import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import { formatStatLines, formatSummary } from "../observe/stats-text.ts";
 import type { Readiness, StatusReport } from "../observe/status-report.ts";
 import type { Usage } from "../proxy/gate-user.ts";
-import { LocalGate } from "../proxy/local-gate.ts";
+import { type GateRules, LocalGate } from "../proxy/local-gate.ts";
 import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
-import type { Engine } from "./engine.ts";
+import type { Engine, Settings } from "./engine.ts";
+import type { FileStates } from "./file-watch.ts";
 import { LazyHellos } from "./lazy-hellos.ts";
-import { Reloader } from "./reloader.ts";
+import { lookAtFilesOf, Reloader } from "./reloader.ts";
 import { resolveSecrets } from "./secrets.ts";
 import type { State } from "./state.ts";
 import { UsageKeeper } from "./usage-keeper.ts";
@@ -42,6 +43,7 @@ export interface ProxyParts {
 export class RunningProxy {
   readonly #parts: ProxyParts;
   readonly #gate: LocalGate;
+  #rules: GateRules;
   readonly #usage: UsageKeeper;
   readonly #engine: Engine;
   readonly #reloader: Reloader;
@@ -54,12 +56,14 @@ export class RunningProxy {
   /** Serves from now on. @throws {StartError} @throws {ConfigError} */
   static async start(parts: ProxyParts): Promise<RunningProxy> {
     const { loaded, log, known, sockets, state } = parts;
+    const files = lookAtFilesOf(loaded); // now: a start may take seconds, and they may change meanwhile
     let engine: Engine | undefined;
     const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
     const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
-    known.keys = settings.secrets.map(({ key }) => key);
-    gate.configure(gateRulesOf(settings.config, settings.secrets));
+    known.keys = keysOf(settings);
+    const rules = gateRulesOf(settings.config, settings.secrets);
+    gate.configure(rules);
     if (loaded.raw.users !== undefined) await usage.start();
     const onUsed = (bytes: ReadonlyMap<string, Usage>): void => {
       gate.used(bytes);
@@ -77,19 +81,30 @@ export class RunningProxy {
     }
     const warning = room.warningOf(loaded.config, sockets?.length ?? 1);
     if (warning !== undefined) log.warn(warning);
-    return new RunningProxy(parts, gate, usage, engine);
+    return new RunningProxy(parts, { files, gate, rules, usage, engine });
   }
 
-  private constructor(parts: ProxyParts, gate: LocalGate, usage: UsageKeeper, engine: Engine) {
+  private constructor(
+    parts: ProxyParts,
+    made: {
+      readonly files: FileStates;
+      readonly gate: LocalGate;
+      readonly rules: GateRules;
+      readonly usage: UsageKeeper;
+      readonly engine: Engine;
+    },
+  ) {
     const { loaded: current, load, log } = parts;
     this.#parts = parts;
-    this.#gate = gate;
-    this.#usage = usage;
-    this.#engine = engine;
+    this.#gate = made.gate;
+    this.#rules = made.rules;
+    this.#usage = made.usage;
+    this.#engine = made.engine;
     this.#lag = current.config.status === undefined ? undefined : new LagWatch();
-    this.#reloader = new Reloader({ current, load, apply: (loaded) => this.#apply(loaded), log });
+    const { files } = made;
+    this.#reloader = new Reloader({ current, files, load, apply: (loaded) => this.#apply(loaded), log });
     this.#timers = [
-      setInterval(() => gate.look(), LOOK_MS),
+      setInterval(() => made.gate.look(), LOOK_MS),
       setInterval(() => void this.#summarize(), SUMMARY_MS),
     ];
   }
@@ -153,11 +168,27 @@ export class RunningProxy {
 
   async #apply(loaded: LoadedConfig): Promise<void> {
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
-    this.#parts.known.keys = settings.secrets.map(({ key }) => key);
-    await this.#engine.reload(settings);
-    this.#gate.configure(gateRulesOf(settings.config, settings.secrets));
-    this.#parts.log.setLevel(loaded.config.logLevel);
+    const { known, log } = this.#parts;
+    let keys = known.keys;
+    known.keys = [...keys, ...keysOf(settings)]; // until it is known which of them serve
+    const before = this.#rules;
+    const after = gateRulesOf(settings.config, settings.secrets);
+    // Workers know new users one after the other; none of them must know one whom the gate does not.
+    this.#gate.configure({ ...before, users: withNewUsers(before, after) });
+    try {
+      await this.#engine.reload(settings);
+      this.#rules = after;
+      keys = keysOf(settings);
+    } finally {
+      this.#gate.configure(this.#rules);
+      known.keys = keys;
+    }
+    log.setLevel(loaded.config.logLevel);
     if (loaded.raw.users !== undefined) await this.#usage.start();
+    if (loaded.config.users.length === 0 && this.#reloader.current.config.users.length > 0)
+      log.warn(
+        "there are no users any more: whoever has the secret that is kept is served (tgws link shows it)",
+      );
   }
 
   /** While something happens, a line a minute. */
@@ -171,4 +202,14 @@ export class RunningProxy {
     }
     this.#lastSummary = summary;
   }
+}
+
+function keysOf({ secrets }: Pick<Settings, "secrets">): readonly Uint8Array[] {
+  return secrets.map(({ key }) => key);
+}
+
+/** The users of `before`, and those that only `after` has. */
+function withNewUsers(before: GateRules, after: GateRules): GateRules["users"] {
+  const known = new Set(before.users.map(({ name }) => name));
+  return [...before.users, ...after.users.filter(({ name }) => !known.has(name))];
 }

@@ -49,6 +49,10 @@ export async function serve(load: () => LoadedConfig, version: string): Promise<
   );
   if (status !== undefined) log.info(`metrics and health: http://${formatHost(config)}:${status.port}/`);
   for (const warning of [...loaded.warnings, ...workers.warnings]) log.warn(warning);
+  if (loaded.file !== undefined && !isReadable(loaded.file))
+    log.warn(
+      `${config.user} cannot read ${loaded.file}, so it cannot be reloaded: chgrp and chmod 640 let it`,
+    );
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
 
   await signals.ended;
@@ -109,6 +113,16 @@ async function giveUpPrivileges({ user, group, logFile }: Config): Promise<void>
       "set TGWS_HOME to a folder of its own, for example /var/lib/tgws",
       error,
     );
+  }
+}
+
+/** It was read before privileges were given up. */
+function isReadable(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -22,9 +22,14 @@ export class Signals {
   readonly ended: Promise<void>;
   readonly #end: () => void;
   #actions: SignalActions | undefined;
+  /** A reload was asked for before there was anything to reload. */
+  #reloadsLater = false;
   readonly #hadTerminal = [0, 1, 2].some((fd) => isatty(fd));
 
-  /** Listens from now on; what comes before {@link Signals.serve} has no effect, but does not end the process either. */
+  /**
+   * Listens from now on. Before {@link Signals.serve}, a reload is put off until then, since what it is for may have
+   * been read already; other signals have no effect, but do not end the process either.
+   */
   constructor() {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.ended = promise;
@@ -40,12 +45,14 @@ export class Signals {
 
   serve(actions: SignalActions): void {
     this.#actions = actions;
+    if (this.#reloadsLater) actions.reload();
   }
 
   /** A daemon is asked to read its configuration again; a program in a terminal hears that its window was closed. */
   #onHangUp(): void {
     if (this.#hadTerminal && !isTerminalThere()) this.#end();
-    else this.#actions?.reload();
+    else if (this.#actions === undefined) this.#reloadsLater = true;
+    else this.#actions.reload();
   }
 }
 

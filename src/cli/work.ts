@@ -20,6 +20,8 @@ const TALLY_MS = 1_000;
 const FIGURES_MS = 5_000;
 /** Without a supervisor: how long sessions may go on, in milliseconds. */
 const ORPHAN_GRACE_MS = 5_000;
+/** How long the supervisor has to take what is said last, in milliseconds. */
+const LAST_WORDS_MS = 2_000;
 const EXIT_FAILURE = 1;
 
 /** Runs a worker until its supervisor, or a signal, ends it. @returns The exit code. */
@@ -27,7 +29,7 @@ export async function work(): Promise<number> {
   if (process.send === undefined) {
     throw new StartError("WORKER", "Cannot run as a worker: there is no supervisor", "tgws --workers 2");
   }
-  const worker = new WorkerRun((batch) => process.send?.(batch));
+  const worker = new WorkerRun((batch, onSent) => process.send?.(batch, undefined, undefined, onSent));
   process.on("message", (batch: unknown) => worker.onMessages(batch as readonly ToWorker[]));
   process.on("disconnect", () => worker.onOrphaned());
   process.on("SIGTERM", () => worker.onTerminate());
@@ -36,10 +38,14 @@ export async function work(): Promise<number> {
   return worker.ended;
 }
 
+/** @param onSent Called once the supervisor has it, or cannot have it any more. */
+type Send = (batch: readonly FromWorker[], onSent?: () => void) => void;
+
 /** A worker from its first message to its end. */
 class WorkerRun {
   readonly ended: Promise<number>;
   readonly #end: (code: number) => void;
+  readonly #send: Send;
   readonly #outbox: Outbox<FromWorker>;
   readonly #gate: RemoteGate;
   readonly #hellos: RemoteHellos;
@@ -59,11 +65,12 @@ class WorkerRun {
   /** Settings are used one after the other, also those that come while it starts. */
   #configured: Promise<void> = Promise.resolve();
 
-  constructor(send: (batch: readonly FromWorker[]) => void) {
+  constructor(send: Send) {
     const { promise, resolve } = Promise.withResolvers<number>();
     this.ended = promise;
     this.#end = resolve;
-    this.#outbox = new Outbox(send);
+    this.#send = send;
+    this.#outbox = new Outbox((batch) => send(batch));
     this.#gate = new RemoteGate({
       post: this.#post,
       postLater: (message) => {
@@ -176,8 +183,7 @@ class WorkerRun {
       this.#post({ type: "ready", protocol: PROTOCOL });
     } catch (error) {
       this.#post({ type: "failed", ...explain(error) });
-      this.#outbox.flush();
-      this.#end(EXIT_FAILURE);
+      await this.#leave(EXIT_FAILURE);
     }
   }
 
@@ -189,15 +195,19 @@ class WorkerRun {
   }
 
   async #reload({ id, settings: sent }: Extract<ToWorker, { type: "reload" }>): Promise<void> {
+    const before = this.#keys;
     try {
       const settings = parseWorkerSettings(sent as WorkerSettings);
-      this.#keys = settings.secrets.map(({ key }) => key);
+      const keys = settings.secrets.map(({ key }) => key);
+      this.#keys = [...before, ...keys]; // until it is known which of them serve
       await this.#service?.reload(settings);
+      this.#keys = keys;
       this.#gate.configure(remoteRulesOf(settings.config));
       this.#log?.setLevel(settings.config.logLevel);
       this.#drainMs = settings.config.drainMs;
       this.#post({ type: "reloaded", id });
     } catch (error) {
+      this.#keys = before;
       this.#post({ type: "reloaded", id, error: explain(error).message });
     }
   }
@@ -210,7 +220,18 @@ class WorkerRun {
     this.#sendFigures(0);
     await this.#log?.close();
     this.#sendRecords();
+    await this.#leave(code);
+  }
+
+  /** Ends once the supervisor has heard everything: what waits to be sent is lost with the process. */
+  async #leave(code: number): Promise<void> {
     this.#outbox.flush();
+    if (!this.#orphaned) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#send([], resolve);
+      setTimeout(resolve, LAST_WORDS_MS);
+      await promise;
+    }
     this.#end(code);
   }
 

@@ -134,6 +134,7 @@ export class WorkerEngine implements Engine, WorkerListener {
 
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
+    process.once("exit", () => this.#supervisor.kill()); // it is told once more to stop, and does so at once
     await this.#supervisor.stop(graceMs);
     for (const { fd } of this.#deps.sockets) closeDescriptor(fd);
   }

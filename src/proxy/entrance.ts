@@ -169,8 +169,10 @@ export class Entrance {
     if (this.#denied) throw new RefusedError("address-denied");
     const visit = this.#visit;
     if (visit === undefined) throw new Error("entered before it arrived");
-    this.#listener.onUser(user);
-    return this.#hearing(user, () => visit.enter(user));
+    return this.#hearing(user, () => {
+      this.#listener.onUser(user);
+      return visit.enter(user);
+    });
   };
 
   /** Does what may be refused, and tells so. */

@@ -26,7 +26,7 @@ export interface GateRules {
 
 /** What a {@link LocalGate} is made with. */
 export interface GateOptions {
-  /** These users may not be connected any more, but are; maybe more than once until they are gone. */
+  /** These users may not be connected any more, but are, or may be; maybe more than once until they are gone. */
   readonly onRevoked: (users: readonly string[]) => void;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
@@ -77,12 +77,12 @@ export class LocalGate implements Gate {
       }
       const sameKey = Buffer.compare(user.policy.key, policy.key) === 0;
       user.follow(policy);
-      if (!sameKey && user.connections > 0) revoked.push(policy.name);
+      if (!sameKey) revoked.push(policy.name);
     }
-    for (const [name, user] of this.#users) {
+    for (const name of [...this.#users.keys()]) {
       if (names.has(name)) continue;
       this.#users.delete(name);
-      if (user.connections > 0) revoked.push(name);
+      revoked.push(name); // also without connections: some may be about to show its secret
     }
     this.#revoke([...revoked, ...this.#barred()]);
   }

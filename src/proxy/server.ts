@@ -155,12 +155,10 @@ export class ProxyServer {
     return this.#buffers.queuedBytes;
   }
 
-  /** Ends the sessions of these users, as `revoked`. */
+  /** Ends the sessions of these users, as `revoked`; also of those who are about to show a secret from before. */
   revoke(users: Iterable<string>): void {
     const names = new Set(users);
-    for (const session of this.#sessions) {
-      if (session.user !== undefined && names.has(session.user)) session.stop("revoked");
-    }
+    for (const session of this.#sessions) session.revoke(names, this.#generation.deps);
   }
 
   /** Returns what each user has moved since the last call; users who have moved nothing are left out. */

@@ -62,6 +62,8 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   readonly #onGone: (session: Session) => void;
   #visit: Visit | undefined;
   #user: string | undefined;
+  /** Users it may not show itself as. */
+  #barred: ReadonlySet<string> | undefined;
   /** What its user says and hears: around the channel may be more. */
   #client: Channel;
   /** From accept to handshake. */
@@ -194,6 +196,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   }
 
   onUser(user: string): void {
+    if (this.#barred?.has(user) === true) throw new RefusedError("user-disabled");
     this.#user = user;
   }
 
@@ -319,6 +322,20 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   /** Whose secret it has shown, unless that was refused: known a little sooner than {@link Session.secret}. */
   get user(): string | undefined {
     return this.#user;
+  }
+
+  /**
+   * Ends it, as `revoked`, when it is for one of these users.
+   *
+   * @param current What those get who come now. Who has something older knows secrets that may be revoked as well, and
+   * may be about to show one.
+   */
+  revoke(users: ReadonlySet<string>, current: SessionDeps): void {
+    if (this.#user !== undefined) {
+      if (users.has(this.#user)) this.stop("revoked");
+    } else if (this.#entrance !== undefined && this.#deps !== current) {
+      this.#barred = this.#barred === undefined ? users : new Set([...this.#barred, ...users]);
+    }
   }
 
   /** Bytes that wait to be sent, on both sides. */

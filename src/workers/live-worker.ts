@@ -142,8 +142,10 @@ export class LiveWorker {
       this.#process.kill();
       return;
     }
-    clearTimeout(this.#killer);
-    if (this.#state === "starting") this.#state = "ready";
+    if (this.#state === "starting") {
+      clearTimeout(this.#killer); // otherwise it is there for the end, which has begun
+      this.#state = "ready";
+    }
     this.#resolve();
   }
 

@@ -162,6 +162,11 @@ export class Supervisor {
     await promise;
   }
 
+  /** Ends all of them at once. */
+  kill(): void {
+    for (const worker of this.live) worker.kill();
+  }
+
   #launch(slot: Slot): LiveWorker {
     const { spawn, listener } = this.#options;
     const events: LiveWorkerListener = {

@@ -6,6 +6,7 @@ import { ConfigHome } from "../support/config-home.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
 import { childrenOf } from "../support/process-tree.ts";
 import { ProxyProcess } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { ending, eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
@@ -47,7 +48,12 @@ function start(home: ConfigHome, workers: number, args: readonly string[] = []):
     stub,
     secrets: [],
     home: home.path,
-    args: ["--workers", String(workers), "--handshake-seconds", "1", ...args],
+    args: [
+      "--workers",
+      String(workers),
+      ...(args.includes("--handshake-seconds") ? [] : ["--handshake-seconds", "1"]),
+      ...args,
+    ],
   });
 }
 
@@ -100,6 +106,28 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const revoked = [...proxy.stderr.matchAll(/user=(\w+) .*reason=revoked/g)].map(([, user]) => user);
         expect(revoked.sort()).toEqual(["ann", "bob", "cid"]);
         expect(proxy.stderr).toMatch(/refused user-disabled=1/);
+      },
+      LIMIT_MS,
+    );
+
+    it(
+      "lets nobody in by an old key who was there before it changed, but had not shown it yet",
+      async () => {
+        const [ann, bob] = [key(), key()];
+        using home = new ConfigHome(table("ann", ann) + table("bob", bob));
+        await using proxy = await start(home, workers, ["--handshake-seconds", "20"]);
+        const { port } = proxy;
+        using ofAnn = await RawClient.connect({ port, secret: ann });
+        using ofBob = await RawClient.connect({ port, secret: bob });
+        const newKey = key();
+        expect(await change(proxy, home, table("ann", newKey))).toBe("new users ann; removed users ann, bob");
+        for (const client of [ofAnn, ofBob]) {
+          client.write(client.init);
+          client.sendPacket(Uint8Array.of(1, 2, 3, 4));
+          await ending(client);
+          expect(client.received).toBe(0);
+        }
+        expect(await isServed({ port, secret: newKey })).toBe(true);
       },
       LIMIT_MS,
     );
@@ -447,9 +475,42 @@ describe("the configuration file", () => {
   );
 });
 
-describe.skipIf(process.platform !== "linux")("a reload while workers are replaced", () => {
+describe.skipIf(process.platform !== "linux")("a reload of workers", () => {
   it(
-    "is for those that are just starting, too",
+    "lets new users in by a worker that knows them, before all of them do",
+    async () => {
+      const [ann, dan, eve] = [key(), key(), key()];
+      using home = new ConfigHome(table("ann", ann));
+      await using proxy = await start(home, 2);
+      const { port } = proxy;
+      const [, slow = 0] = childrenOf(proxy.pid);
+      process.kill(slow, "SIGSTOP");
+      try {
+        home.write(table("ann", ann) + table("dan", dan) + table("eve", eve, "max-connections = 50"));
+        proxy.signal("SIGHUP");
+        for (const secret of [dan, eve]) {
+          const clients = await Promise.all(
+            Array.from({ length: 12 }, () => RawClient.open({ port, secret })),
+          );
+          for (const client of clients) client.sendPacket(Uint8Array.of(1, 2, 3, 4));
+          const answered = (): RawClient[] =>
+            clients.filter((client) => client.received > 0 || isCut(client));
+          await eventually(() => answered().length > 0, "an answer of the other worker");
+          await Bun.sleep(1_500); // a session that has to end does so by now
+          expect(answered().filter(isCut)).toEqual([]);
+          for (const client of clients) client[Symbol.dispose]();
+        }
+        expect(proxy.stderr).not.toMatch(/configuration reloaded/);
+      } finally {
+        process.kill(slow, "SIGCONT");
+      }
+      await proxy.logged(RELOADED, LATE_MS);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "is for those that are just being started, too",
     async () => {
       const [ann, dan] = [key(), key()];
       using home = new ConfigHome(table("ann", ann));

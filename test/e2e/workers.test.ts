@@ -162,6 +162,24 @@ describe.skipIf(!linux)("workers", () => {
   );
 
   it(
+    "end at once, with their sessions, when their supervisor is told so twice",
+    async () => {
+      await using proxy = await startWorkers(2);
+      const workers = childrenOf(proxy.pid);
+      const clients = await openSessions(proxy, 8);
+      proxy.signal("SIGTERM");
+      await proxy.logged(/once more to stop at once/);
+      const from = performance.now();
+      proxy.signal("SIGTERM");
+      expect(await proxy.exited()).toBe(130);
+      await eventually(() => workers.every((pid) => !isAlive(pid)), "the end of the workers");
+      expect(performance.now() - from).toBeLessThan(3_000); // their sessions would have 5 s
+      close(clients);
+    },
+    LIMIT_MS,
+  );
+
+  it(
     "are replaced one by one when somebody ends them",
     async () => {
       await using proxy = await startWorkers(2, ["--drain-seconds", "30"]);

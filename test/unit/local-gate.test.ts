@@ -243,7 +243,14 @@ describe("LocalGate.configure()", () => {
       ],
       limits: NO_LIMITS,
     });
-    expect(revoked.flat().toSorted()).toEqual(["changed", "disabled", "expired", "removed", "used"]);
+    expect(revoked.flat().toSorted()).toEqual([
+      "absent", // nobody is connected, but somebody may be about to show the secret
+      "changed",
+      "disabled",
+      "expired",
+      "removed",
+      "used",
+    ]);
     for (const visit of visits) visit.leave();
     expect(gate.connections).toBe(0);
     expect(gate.users().map(({ name, connections }) => [name, connections])).toEqual([

@@ -2,7 +2,7 @@ import { describe, expect, it, jest } from "bun:test";
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Reloader } from "../../src/cli/reloader.ts";
+import { lookAtFilesOf, Reloader } from "../../src/cli/reloader.ts";
 import { type LoadedConfig, loadConfig } from "../../src/config/load-config.ts";
 import { Condition } from "../support/waiting.ts";
 
@@ -17,8 +17,10 @@ describe("Reloader", () => {
     writeFileSync(file, "max-per-address = 1\n");
     const load = (): LoadedConfig =>
       loadConfig(["--config", file], { environment: {}, platform: process.platform });
+    const current = load();
     const reloader = new Reloader({
-      current: load(),
+      current,
+      files: lookAtFilesOf(current),
       load,
       apply: async ({ config }) => {
         applied.push(config.maxPerAddress);
@@ -51,7 +53,9 @@ describe("Reloader", () => {
       applied.push(config.maxPerAddress);
       changes.changed();
     };
-    const reloader = new Reloader({ current: load(), load, apply, log: SILENT });
+    const current = load();
+    const files = lookAtFilesOf(current);
+    const reloader = new Reloader({ current, files, load, apply, log: SILENT });
     try {
       writeFileSync(join(folder, "config.toml"), "max-per-address = 7\n");
       await changes.until(() => applied.length === 1, "the new file");
@@ -72,7 +76,7 @@ describe("Reloader", () => {
       return loadConfig(["--config", file], { environment: {}, platform: process.platform });
     };
     const { promise, resolve } = Promise.withResolvers<void>();
-    const reloader = new Reloader({ current: load(), load, apply: () => promise, log: SILENT });
+    const reloader = reloaderOf(load(), load, () => promise);
     try {
       reloader.reload();
       reloader.reload(); // once more, when that is done
@@ -89,4 +93,37 @@ describe("Reloader", () => {
       rmSync(folder, { recursive: true, force: true });
     }
   });
+
+  it("reads a file once more that has changed since it was read for the start", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "tgws-reloader-"));
+    const file = join(folder, "config.toml");
+    writeFileSync(file, "max-per-address = 1\n");
+    const load = (): LoadedConfig =>
+      loadConfig(["--config", file], { environment: {}, platform: process.platform });
+    const current = load();
+    const files = lookAtFilesOf(current);
+    writeFileSync(file, "max-per-address = 20\n"); // while workers start
+    const applied = new Condition();
+    const reloader = new Reloader({
+      current,
+      files,
+      load,
+      apply: async () => void setTimeout(() => applied.changed(), 10), // it is current once it has been applied
+      log: SILENT,
+    });
+    try {
+      await applied.until(() => reloader.current.config.maxPerAddress === 20, "another look at the file");
+    } finally {
+      reloader.stop();
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
 });
+
+function reloaderOf(
+  current: LoadedConfig,
+  load: () => LoadedConfig,
+  apply: (loaded: LoadedConfig) => Promise<void>,
+): Reloader {
+  return new Reloader({ current, files: lookAtFilesOf(current), load, apply, log: SILENT });
+}

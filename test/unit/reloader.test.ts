@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { Reloader } from "../../src/cli/reloader.ts";
+import { lookAtFilesOf, Reloader } from "../../src/cli/reloader.ts";
 import { parseConfig } from "../../src/config/config.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 import type { LoadedConfig } from "../../src/config/load-config.ts";
@@ -29,6 +29,7 @@ beforeEach(() => {
   const log = (text: string): void => void lines.push(text);
   reloader = new Reloader({
     current: load(),
+    files: lookAtFilesOf(load()),
     load,
     apply: async (loaded) => {
       await Bun.sleep(1);

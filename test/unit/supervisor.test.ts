@@ -333,6 +333,20 @@ describe("Supervisor", () => {
     await stopped;
   });
 
+  test("kills one that became ready after it was told to end, and does not", async () => {
+    const supervisor = await started(1);
+    void supervisor.restart();
+    jest.useFakeTimers();
+    const stop = supervisor.stop(1_000);
+    beReady(at(1));
+    at(0).events.onExit(0, null);
+    jest.advanceTimersByTime(12_100);
+    expect(at(1).killed).toBeTrue();
+    jest.useRealTimers();
+    at(1).events.onExit(null, "SIGKILL");
+    await stop;
+  });
+
   test("kills one that does not become ready", async () => {
     await started(1);
     jest.useFakeTimers();
