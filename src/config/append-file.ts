@@ -9,13 +9,15 @@ const MAX_BYTES = 64 * 1024 * 1024;
 /**
  * A binary file in the configuration folder that grows at its end, readable by its owner only (0600).
  *
- * Nothing here throws: after the first failure, which goes to `onFailed`, nothing more is written.
+ * Nothing here throws: the first failure of a row goes to `onFailed`. A file that cannot be read is left alone for good,
+ * since it may be somebody else's.
  */
 export class AppendFile {
   readonly #path: string;
   readonly #onFailed: (error: StateFileError) => void;
   #fd: number | undefined;
-  #failed = false;
+  #foreign = false;
+  #failing = false;
 
   /** @param onFailed Must not throw. */
   constructor(path: string, onFailed: (error: StateFileError) => void) {
@@ -40,28 +42,23 @@ export class AppendFile {
     }
   }
 
-  append(bytes: Uint8Array): void {
-    if (this.#failed) return;
-    try {
+  /** @returns Whether it is there now; if not, a part of it may be: only {@link AppendFile.replace} mends that. */
+  append(bytes: Uint8Array): boolean {
+    return this.#write(() => {
       if (this.#fd === undefined) {
         mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 });
         this.#fd = openSync(this.#path, "a", 0o600);
       }
-      writeSync(this.#fd, bytes);
-    } catch (error) {
-      this.#fail("WRITE", error);
-    }
+      if (writeSync(this.#fd, bytes) < bytes.length) throw new RangeError("no space left");
+    });
   }
 
-  /** Puts `bytes` in the place of all that is in it, whole or not at all. */
-  replace(bytes: Uint8Array): void {
-    if (this.#failed) return;
-    try {
+  /** Puts `bytes` in the place of all that is in it, whole or not at all. @returns Whether that worked. */
+  replace(bytes: Uint8Array): boolean {
+    return this.#write(() => {
       this.close();
       writeBeside(this.#path, bytes, (temporary) => renameSync(temporary, this.#path));
-    } catch (error) {
-      this.#fail("WRITE", error);
-    }
+    });
   }
 
   close(): void {
@@ -69,8 +66,22 @@ export class AppendFile {
     this.#fd = undefined;
   }
 
+  #write(work: () => void): boolean {
+    if (this.#foreign) return false;
+    try {
+      work();
+      this.#failing = false;
+      return true;
+    } catch (error) {
+      this.#fail("WRITE", error);
+      return false;
+    }
+  }
+
   #fail(code: "READ" | "WRITE", error: unknown): void {
-    this.#failed = true;
+    this.#foreign ||= code === "READ";
+    if (this.#failing) return;
+    this.#failing = true;
     const reason = error instanceof RangeError ? error.message : reasonOf(error);
     this.#onFailed(new StateFileError(code, `Cannot ${code.toLowerCase()} ${this.#path}: ${reason}`, error));
   }

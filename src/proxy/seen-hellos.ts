@@ -10,12 +10,16 @@ const MOST = 131_072;
 /** The start of a hello's random, which is its digest: what is remembered of it, in bytes. */
 const KEY_LENGTH = 16;
 
+/** When they cannot be kept, such as on a full disk, that is tried again after this time, in seconds. */
+const RETRY_S = 60;
+
 /** Where they are kept over restarts: keys of 16 bytes, one after the other, oldest first. */
 export interface HelloStore {
   read(): Uint8Array;
-  append(key: Uint8Array): void;
-  /** Puts `keys` in the place of all that there are. */
-  replace(keys: Uint8Array): void;
+  /** @returns Whether it is kept. */
+  append(key: Uint8Array): boolean;
+  /** Puts `keys` in the place of all that there are. @returns Whether they are kept. */
+  replace(keys: Uint8Array): boolean;
 }
 
 /**
@@ -31,6 +35,8 @@ export class SeenHellos implements HelloClaims {
   readonly #store: HelloStore | undefined;
   /** Since all that is kept was written anew. */
   #appended = 0;
+  /** What is kept lacks some: when it is tried to write all of them again. */
+  #retryAt: number | undefined;
 
   constructor({
     most = MOST,
@@ -69,20 +75,27 @@ export class SeenHellos implements HelloClaims {
       this.#until.delete(oldest);
     }
     this.#until.set(key, now + KEEP_S);
-    this.#keep(start);
+    this.#keep(start, now);
     return true;
   }
 
-  #keep(key: Uint8Array): void {
+  #keep(key: Uint8Array, now: number): void {
     const store = this.#store;
     if (store === undefined) return;
-    if (this.#appended < this.#most) {
+    const isWhole = this.#retryAt === undefined;
+    if (!isWhole && now < (this.#retryAt ?? 0)) return;
+    if (isWhole && this.#appended < this.#most) {
       this.#appended += 1;
-      store.append(key);
-      return;
+      if (store.append(key)) return;
+    } else {
+      // What was forgotten here is still there, or what is here is not.
+      this.#appended = 0;
+      const all = Uint8Array.fromHex([...this.#until.keys()].join(""));
+      if (store.replace(all)) {
+        this.#retryAt = undefined;
+        return;
+      }
     }
-    // What was forgotten here is still there.
-    this.#appended = 0;
-    store.replace(Uint8Array.fromHex([...this.#until.keys()].join("")));
+    this.#retryAt = now + RETRY_S;
   }
 }

@@ -37,6 +37,8 @@ export class LiveWorker {
   readonly startedAt = Date.now();
   /** Resolves when it listens; rejects with a {@link StartError} when it ends before. */
   readonly ready: Promise<void>;
+  /** When it said something last: `performance.now()`, which stands still while the machine sleeps. */
+  #heardAt = performance.now();
   #state: WorkerState = "starting";
   readonly #listener: LiveWorkerListener;
   readonly #process: WorkerProcess;
@@ -69,6 +71,11 @@ export class LiveWorker {
     return this.#process.pid;
   }
 
+  /** For how long it has said nothing, in milliseconds. */
+  get silentMs(): number {
+    return performance.now() - this.#heardAt;
+  }
+
   get state(): WorkerState {
     return this.#state;
   }
@@ -99,6 +106,7 @@ export class LiveWorker {
     try {
       return spawn(this.index, {
         onMessages: (batch) => {
+          this.#heardAt = performance.now();
           for (const message of batch) this.#onMessage(message);
         },
         onExit: (code, signal) => {

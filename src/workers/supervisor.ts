@@ -13,6 +13,10 @@ const WELL_MS = 60_000;
 /** Before the next try after the second death in a row; it doubles with each, in milliseconds. */
 const BACK_OFF_MS = { first: 500, most: 30_000 } as const;
 
+/** Workers say how they are every few seconds: one that says nothing for so long hangs, in milliseconds. */
+const SILENT_MS = 60_000;
+const LOOK_MS = 10_000;
+
 /** Who knows what the messages mean. */
 export interface WorkerListener {
   /** A worker has been started: what it is to hear first. */
@@ -62,6 +66,9 @@ interface Slot {
 export class Supervisor {
   readonly #slots: readonly Slot[];
   readonly #options: SupervisorOptions;
+  /** Workers that were silent for too long at the last look. */
+  #suspects: ReadonlySet<LiveWorker> = new Set();
+  #look: ReturnType<typeof setInterval> | undefined;
   #started = false;
   #stopping = false;
   #rolling = false;
@@ -89,6 +96,7 @@ export class Supervisor {
     const failed = (await Promise.allSettled(starting)).find((one) => one.status === "rejected");
     if (failed === undefined) {
       this.#started = true;
+      this.#look = setInterval(() => this.#killSilent(), LOOK_MS);
       return;
     }
     await this.stop(0);
@@ -153,6 +161,7 @@ export class Supervisor {
   /** Ends all workers, within twice `graceMs` and some seconds. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
+    clearInterval(this.#look);
     for (const { timer } of this.#slots) clearTimeout(timer);
     const workers = this.live;
     if (workers.length === 0) return;
@@ -165,6 +174,19 @@ export class Supervisor {
   /** Ends all of them at once. */
   kill(): void {
     for (const worker of this.live) worker.kill();
+  }
+
+  /** One that hangs keeps its clients waiting for ever; those who come go to the next one. */
+  #killSilent(): void {
+    const silent = this.live.filter(({ state, silentMs }) => state !== "starting" && silentMs > SILENT_MS);
+    for (const worker of silent) {
+      if (!this.#suspects.has(worker)) continue; // after a sleep of the machine everybody was silent
+      this.#options.log.error(
+        `worker ${worker.index} (${worker.pid}) has said nothing for a minute: it is killed`,
+      );
+      worker.kill();
+    }
+    this.#suspects = new Set(silent);
   }
 
   #launch(slot: Slot): LiveWorker {

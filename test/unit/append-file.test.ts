@@ -55,4 +55,19 @@ describe("AppendFile", () => {
     open(join(folder, "file", "hellos")).append(Uint8Array.of(1));
     expect(failures).toHaveLength(2);
   });
+
+  test("goes on when what was wrong is over, and says so the next time that it happens", () => {
+    const file = open();
+    const parent = join(folder, "blocked");
+    const blocked = new AppendFile(join(parent, "hellos"), (error) => failures.push(error.message));
+    writeFileSync(parent, "");
+    expect([blocked.append(Uint8Array.of(1)), blocked.append(Uint8Array.of(2))]).toEqual([false, false]);
+    expect(failures).toHaveLength(1);
+    rmSync(parent);
+    expect(blocked.replace(Uint8Array.of(1, 2))).toBe(true);
+    expect(blocked.append(Uint8Array.of(3))).toBe(true);
+    expect([...blocked.read()]).toEqual([1, 2, 3]);
+    blocked.close();
+    file.close();
+  });
 });

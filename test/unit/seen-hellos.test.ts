@@ -93,18 +93,22 @@ describe("SeenHellos.claim()", () => {
 class MemoryStore implements HelloStore {
   bytes: Uint8Array = new Uint8Array(0);
   replaced = 0;
+  /** Nothing can be written. */
+  full = false;
 
   read(): Uint8Array {
     return this.bytes;
   }
 
-  append(key: Uint8Array): void {
-    this.bytes = Buffer.concat([this.bytes, key]);
+  append(key: Uint8Array): boolean {
+    if (!this.full) this.bytes = Buffer.concat([this.bytes, key]);
+    return !this.full;
   }
 
-  replace(keys: Uint8Array): void {
+  replace(keys: Uint8Array): boolean {
     this.replaced += 1;
-    this.bytes = Uint8Array.from(keys);
+    if (!this.full) this.bytes = Uint8Array.from(keys);
+    return !this.full;
   }
 }
 
@@ -136,5 +140,24 @@ describe("SeenHellos with a store", () => {
       expect(store.bytes.length).toBeLessThanOrEqual(6 * 16);
     }
     expect(new SeenHellos({ store }).claim(hello(49), 0)).toBe(false);
+  });
+
+  test("writes all of them again some time after they could not be kept, and not at every hello", () => {
+    const store = new MemoryStore();
+    const seen = new SeenHellos({ store });
+    seen.claim(hello(1), 0);
+    store.full = true;
+    for (let number = 2; number < 9; number += 1) seen.claim(hello(number), number);
+    expect([store.bytes.length, store.replaced]).toEqual([16, 0]);
+    seen.claim(hello(9), 70); // it is tried, and in vain
+    store.full = false;
+    seen.claim(hello(10), 71);
+    expect([store.bytes.length, store.replaced]).toEqual([16, 1]);
+    seen.claim(hello(11), 140);
+    expect([store.bytes.length, store.replaced]).toEqual([11 * 16, 2]);
+    seen.claim(hello(12), 141);
+    const again = new SeenHellos({ store });
+    expect(again.size).toBe(12);
+    for (let number = 1; number < 13; number += 1) expect(again.claim(hello(number), 0)).toBe(false);
   });
 });

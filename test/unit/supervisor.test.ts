@@ -347,6 +347,27 @@ describe("Supervisor", () => {
     await stop;
   });
 
+  test("kills one that says nothing for more than a minute, and nobody who does", async () => {
+    jest.useFakeTimers();
+    const supervisor = make(2);
+    const done = supervisor.start();
+    for (const one of processes) beReady(one);
+    await done;
+    const talk = (): void =>
+      at(1).events.onMessages([{ type: "figures", id: 0, figures: {}, process: undefined }]);
+    for (let second = 0; second < 60; second += 5) {
+      jest.advanceTimersByTime(5_000);
+      talk();
+    }
+    expect(processes.map(({ killed }) => killed)).toEqual([false, false]);
+    for (let second = 0; second < 25; second += 5) {
+      jest.advanceTimersByTime(5_000);
+      talk();
+    }
+    expect(processes.map(({ killed }) => killed)).toEqual([true, false]);
+    expect(lines.join("\n")).toContain("worker 0 (1) has said nothing for a minute: it is killed");
+  });
+
   test("kills one that does not become ready", async () => {
     await started(1);
     jest.useFakeTimers();
