@@ -20,6 +20,8 @@ import { usagePath } from "./state.ts";
 
 /** What a file begins with that `tgws users add` makes. */
 const HEADER = "# The configuration of tgws: `tgws config show` prints every setting.\n";
+/** They may have been meant by a flag that is not known. */
+const OWN_FLAGS = { own: USER_FIELD_NAMES.map((key) => `--${key}`) };
 /** In the place of a limit: there is none. */
 const NONE = "none";
 /** Another process may be writing. */
@@ -35,12 +37,12 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
     let text = before ?? HEADER;
     if (userNames(path, text).includes(name))
       throw notAdded(name, `tgws users link ${name} prints the links; tgws users set ${name} changes limits`);
-    const served = loadFor(rest, {}, text).config.users.length === 0 ? keptSecret() : undefined;
+    const served = loadFor(rest, OWN_FLAGS, text).config.users.length === 0 ? keptSecret() : undefined;
     kept = served !== undefined && name !== FIRST_USER;
     if (served !== undefined && kept) text = await addUser(text, FIRST_USER, { secret: served.toHex() });
     const secret = (kept ? undefined : served) ?? generateSecret();
     text = await addUser(text, name, { secret: secret.toHex(), ...changes });
-    loadFor(rest, {}, text); // refuses what could not be used
+    loadFor(rest, OWN_FLAGS, text); // refuses what could not be used
     return text;
   });
   const config = reload(rest);
@@ -82,7 +84,7 @@ export async function removeFromFile(name: string, { rest }: OwnArgs): Promise<v
   await forgetUsage(name);
   console.log(`Removed ${name} from ${path}`);
   if (config.users.length === 0)
-    console.log("Nobody is left in it: from the next start on, a secret that tgws makes and keeps is served");
+    console.log("Nobody is left in it: whoever has the secret that tgws makes and keeps is served now");
 }
 
 /** Sets the traffic of a user to zero. @throws {ConfigError | StartError} */
