@@ -10,6 +10,7 @@ import { gateRulesOf, ProcessRoom } from "./build-gate.ts";
 import type { Engine, Settings } from "./engine.ts";
 import type { FileStates } from "./file-watch.ts";
 import { LazyHellos } from "./lazy-hellos.ts";
+import { LocalEngine } from "./local-engine.ts";
 import { lookAtFilesOf, Reloader } from "./reloader.ts";
 import { resolveSecrets } from "./secrets.ts";
 import type { State } from "./state.ts";
@@ -75,7 +76,6 @@ export class RunningProxy {
       const { WorkerEngine } = await import("./worker-engine.ts"); // few have workers
       engine = await WorkerEngine.start(settings, { ...shared, sockets });
     } else {
-      const { LocalEngine } = await import("./local-engine.ts"); // which a supervisor does without
       const own = { socket: sockets?.[0], state, room, keepsRoutes: true };
       engine = await LocalEngine.start(settings, { ...shared, ...own });
     }
