@@ -17,17 +17,18 @@ export interface Window {
 /**
  * Divides a soak:
  *
- *      0          20%            42%        50%      65%                 85%      100%
- *      |- warm-up -|- kills, too -|- settle -| early  |----- the same -----|  late  |
+ *      0          10%            28%              60%      72%             88%      100%
+ *      |- warm-up -|- kills, too -|---- settle ----| early  |-- the same ---|  late  |
  *
- * Whatever process there is in the middle is there at the end, too: a killed worker's fresh memory hides no growth.
+ * Whatever process there is in the early window is there at the end, too: a killed worker's fresh memory hides no growth.
+ * A young one has ten minutes of thirty to become as big as its load makes it: that is no growth of the proxy's.
  */
 export function planPhases(durationMs: number): Phases {
   const at = (share: number): number => durationMs * share;
   return {
-    kills: { from: at(0.2), to: at(0.42) },
-    early: { from: at(0.5), to: at(0.65) },
-    late: { from: at(0.85), to: at(1) },
+    kills: { from: at(0.1), to: at(0.28) },
+    early: { from: at(0.6), to: at(0.72) },
+    late: { from: at(0.88), to: at(1) },
     end: durationMs,
   };
 }

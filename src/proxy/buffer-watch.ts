@@ -2,6 +2,8 @@ import type { Session } from "./session.ts";
 
 /** How often it is looked, in milliseconds: more often when half of what may be queued is. */
 const LOOK_MS = { calm: 500, half: 100 } as const;
+/** What a session may have queued beyond both of its queues' lengths, in bytes: a read and a message of each side. */
+const OVERSHOOT = 2 * 1024 * 1024;
 /** Sessions are dropped until no more than this part is queued. */
 const ENOUGH = 0.9;
 
@@ -12,28 +14,37 @@ const ENOUGH = 0.9;
  * taken nothing for longest, and of those the ones for whom most is queued.
  */
 export class BufferWatch {
-  readonly #sessions: Iterable<Session>;
+  readonly #sessions: ReadonlySet<Session>;
   readonly #onDrop: (session: Session) => void;
   #most: number | undefined;
+  /** What one session may have queued, in both directions together. */
+  #perSession = Number.POSITIVE_INFINITY;
   #timer: ReturnType<typeof setTimeout> | undefined;
+  /** When it was last looked; 0 while it was not worth a look. */
   #queued = 0;
 
   /** @param onDrop Ends a session. */
-  constructor(sessions: Iterable<Session>, onDrop: (session: Session) => void) {
+  constructor(sessions: ReadonlySet<Session>, onDrop: (session: Session) => void) {
     this.#sessions = sessions;
     this.#onDrop = onDrop;
   }
 
-  /** Bytes that were queued when it was last looked. */
+  /** Bytes that are queued. */
   get queuedBytes(): number {
-    return this.#queued;
+    let queued = 0;
+    for (const session of this.#sessions) queued += session.queuedBytes;
+    return queued;
   }
 
-  /** Bytes that may be queued; `undefined`: as many as come. */
-  set most(bytes: number | undefined) {
-    this.#most = bytes;
-    if (bytes === undefined) this.stop();
-    else if (this.#timer === undefined) this.#plan(bytes);
+  /**
+   * @param most Bytes that may be queued; `undefined`: as many as come.
+   * @param queueBytes Of one direction of a session, from which on its source is paused.
+   */
+  limit(most: number | undefined, queueBytes: number): void {
+    this.#most = most;
+    this.#perSession = 2 * queueBytes + OVERSHOOT;
+    if (most === undefined) this.stop();
+    else if (this.#timer === undefined) this.#plan(most);
   }
 
   stop(): void {
@@ -54,6 +65,11 @@ export class BufferWatch {
 
   /** Looks now. @param now `performance.now()`. */
   look(now: number): void {
+    // So few sessions cannot fill it: to weigh them all the time would be most of what an idle proxy does.
+    if (this.#most !== undefined && this.#sessions.size * this.#perSession <= this.#most) {
+      this.#queued = 0;
+      return;
+    }
     let queued = 0;
     for (const session of this.#sessions) queued += session.weigh(now);
     this.#queued = queued;

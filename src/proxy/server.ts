@@ -96,7 +96,7 @@ export class ProxyServer {
     this.#listen = () => open(samePort, undefined);
     this.#adopt = (inherited) => open(samePort, inherited);
     this.#buffers = new BufferWatch(this.#sessions, this.#shed);
-    this.#buffers.most = limits.bufferBytes;
+    this.#buffers.limit(limits.bufferBytes, limits.queueBytes);
     this.#descriptors = new DescriptorWatch(this.#strained(relieve));
     this.#look = setInterval(() => {
       for (const session of this.#sessions) session.look(LOOK_MS, quiet);
@@ -131,7 +131,7 @@ export class ProxyServer {
 
   setLimits(limits: ServerLimits): void {
     this.#limits = limits;
-    this.#buffers.most = limits.bufferBytes;
+    this.#buffers.limit(limits.bufferBytes, limits.queueBytes);
   }
 
   /**
@@ -150,7 +150,7 @@ export class ProxyServer {
     };
   }
 
-  /** Bytes that wait to be sent, over all sessions, when it was last looked; 0 without a limit. */
+  /** Bytes that wait to be sent, over all sessions. */
   get queuedBytes(): number {
     return this.#buffers.queuedBytes;
   }

@@ -42,6 +42,6 @@ describe("ProxyServer's bound on buffered bytes", () => {
       proxy.upstreams[0]?.telegram.write(new Uint8Array(256 * 1024));
     await Bun.sleep(700);
     expect(endings(proxy)).toEqual([]);
-    expect(proxy.server.queuedBytes).toBe(0);
+    expect(proxy.server.queuedBytes).toBeGreaterThan(MIB);
   });
 });
