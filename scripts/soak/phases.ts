@@ -14,6 +14,9 @@ export interface Window {
   readonly to: number;
 }
 
+/** From here on there is time for everything, in milliseconds. */
+const LONG_MS = 10 * 60_000;
+
 /**
  * Divides a soak:
  *
@@ -21,12 +24,13 @@ export interface Window {
  *      |- warm-up -|- kills, too -|---- settle ----| early  |-- the same ---|  late  |
  *
  * Whatever process there is in the early window is there at the end, too: a killed worker's fresh memory hides no growth.
- * A young one has ten minutes of thirty to become as big as its load makes it: that is no growth of the proxy's.
+ * A young one has ten minutes of thirty to become as big as its load makes it: that is no growth of the proxy's. A short
+ * soak has no such time, and gives kills more room instead.
  */
 export function planPhases(durationMs: number): Phases {
   const at = (share: number): number => durationMs * share;
   return {
-    kills: { from: at(0.1), to: at(0.28) },
+    kills: { from: at(0.1), to: at(durationMs < LONG_MS ? 0.45 : 0.28) },
     early: { from: at(0.6), to: at(0.72) },
     late: { from: at(0.88), to: at(1) },
     end: durationMs,
