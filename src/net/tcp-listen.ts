@@ -42,8 +42,6 @@ export interface ListenOptions {
   readonly highWater: number;
   /** A listening socket that was opened by somebody else, on `port`; it belongs to the listener. */
   readonly fd?: number | undefined;
-  /** Others listen there, too, and the system shares out who comes. */
-  readonly reusePort?: boolean | undefined;
   /** Whether there is room for one more; asked before anything is allocated for it. Without: always. */
   readonly hasRoom?: () => boolean;
 }
@@ -134,13 +132,11 @@ class TcpListener implements Listener {
   }
 
   #open(fd: number | undefined): BunListener {
-    const { host, port, reusePort } = this.#options;
+    const { host, port } = this.#options;
     const socket = this.#handlers();
     try {
       return Bun.listen<TcpChannel | undefined>({
-        ...(fd === undefined
-          ? { hostname: host, port: this.port, reusePort: reusePort === true }
-          : { fd, hostname: host, port }), // its types leave `fd` out, with which the others do not matter
+        ...(fd === undefined ? { hostname: host, port: this.port } : { fd, hostname: host, port }), // its types leave `fd` out, with which the others do not matter
         allowHalfOpen: true,
         socket,
       });

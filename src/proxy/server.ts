@@ -20,8 +20,6 @@ export interface ServerOptions {
   readonly port: number;
   /** A listening socket that was opened by somebody else, on `port`; it belongs to the server. */
   readonly fd?: number | undefined;
-  /** Others listen there, too, and the system shares out who comes. */
-  readonly reusePort?: boolean;
   readonly quiet: QuietLimits;
   readonly limits?: ServerLimits;
   /** Descriptors or memory are short: drops what can be had again, such as connections that were opened ahead. */
@@ -61,7 +59,6 @@ export class ProxyServer {
   #listener: Listener;
   #judgement: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
-  #pausedByOwner = false;
   readonly #look: ReturnType<typeof setInterval>;
   #lastId = 0;
   /** Of sessions that have ended since the last tally. */
@@ -169,18 +166,6 @@ export class ProxyServer {
     return usage;
   }
 
-  /** Accepts nobody until {@link ProxyServer.resume}: those who come wait, where the system can have them wait. */
-  async pause(): Promise<void> {
-    this.#pausedByOwner = true;
-    await this.#pause();
-  }
-
-  /** @throws {StartError} When memory or file descriptors are short: try again later. */
-  resume(): void {
-    this.#pausedByOwner = false;
-    this.#resume();
-  }
-
   /**
    * The network has changed, or the machine has slept: drops sessions whose data centre does not answer any more,
    * so that their clients come again at once, and sees to it that there is somebody to come to.
@@ -284,9 +269,7 @@ export class ProxyServer {
         return answers.includes(true) ? true : answers[0];
       },
       pause: () => this.#pause(),
-      resume: () => {
-        if (!this.#pausedByOwner) this.#resume();
-      },
+      resume: () => this.#resume(),
       relieve,
       shedWhile: (isShort) => this.#shedWhile(isShort),
     };

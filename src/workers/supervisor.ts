@@ -113,11 +113,6 @@ export class Supervisor {
     });
   }
 
-  /** Somebody accepts connections. */
-  get ready(): boolean {
-    return !this.#stopping && this.#slots.some(({ current }) => current?.state === "ready");
-  }
-
   get live(): readonly LiveWorker[] {
     return this.#slots.flatMap(({ live }) => [...live]);
   }

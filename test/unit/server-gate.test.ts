@@ -452,23 +452,6 @@ describe("ProxyServer.drain()", () => {
   });
 });
 
-describe("ProxyServer.pause()", () => {
-  test("has those who come wait until it goes on", async () => {
-    await using proxy = startServer();
-    const { port } = proxy.server;
-    await proxy.server.pause();
-    using client = new TestClient(proxy);
-    client.ask();
-    await eventually(() => !client.socket.connecting);
-    await Bun.sleep(50);
-    expect([proxy.server.size, client.signs]).toEqual([0, []]);
-    proxy.server.resume();
-    await eventually(() => served(proxy) === 1);
-    expect(proxy.server.port).toBe(port);
-    await proxy.server.pause();
-  });
-});
-
 describe("ProxyServer at its limit of connections", () => {
   test("closes more at once, and counts them", async () => {
     await using proxy = startServer(

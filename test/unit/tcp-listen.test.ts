@@ -218,14 +218,6 @@ describe.skipIf(process.platform === "win32")("Listener.pause()", () => {
     listener.stop();
     listenTcp({ host: "127.0.0.1", port, highWater }, greet).stop();
   });
-
-  test.skipIf(process.platform !== "linux")("several share a port that may be reused", async () => {
-    const first = listenTcp({ host: "127.0.0.1", port: 0, highWater, reusePort: true }, greet);
-    const second = listenTcp({ host: "127.0.0.1", port: first.port, highWater, reusePort: true }, greet);
-    for (let count = 0; count < 20; count += 1) expect(await greeted(first.port)).toBe("hello");
-    first.stop();
-    second.stop();
-  });
 });
 
 describe("ListenOptions.hasRoom", () => {
