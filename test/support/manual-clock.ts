@@ -20,6 +20,10 @@ export class ManualClock implements Clock {
     return this.#timers.length;
   }
 
+  get nowMs(): number {
+    return this.#now;
+  }
+
   /** Lets `ms` pass, and every timer in it come at its time. */
   pass(ms: number): void {
     const end = this.#now + ms;

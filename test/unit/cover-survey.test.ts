@@ -167,6 +167,12 @@ describe("surveyCover()", () => {
     return waits;
   }
 
+  /** Whoever waits for a time to be over waits for ever. */
+  function stopClock(): void {
+    const spy = spyOn(AbortSignal, "timeout").mockImplementation(() => new AbortController().signal);
+    undo = () => spy.mockRestore();
+  }
+
   afterEach(() => {
     undo();
   });
@@ -277,7 +283,7 @@ describe("surveyCover()", () => {
   });
 
   test("takes what came when the server ends after its flight", async () => {
-    const started = performance.now();
+    stopClock();
     const open = async (): Promise<Channel> => {
       const [site, channel] = memoryChannelPair();
       const hears = new RecordingSink();
@@ -293,7 +299,6 @@ describe("surveyCover()", () => {
     };
     const { profile } = await surveyCover(NAME, open, () => {});
     expect(profile.flightSizes).toEqual(times(8, 3_000));
-    expect(performance.now() - started).toBeLessThan(1_000);
   });
 
   test.each(["end", "reset"] as const)("says so when the server closes by %s", async (how) => {

@@ -5,6 +5,7 @@ import {
   type HttpServer,
   listenHttp,
 } from "../../src/observe/http-server.ts";
+import { eventually } from "./frame-server.ts";
 
 const running: HttpServer[] = [];
 afterEach(() => {
@@ -176,10 +177,15 @@ describe("listenHttp()", () => {
 
   test("closes at once whoever is one too many when all have asked, and takes the next when one has left", async () => {
     const { promise, resolve } = Promise.withResolvers<HttpAnswer>();
-    const { port } = start(() => promise, { connections: 2, deadlineMs: 5_000 });
+    let asked = 0;
+    const answer = (): Promise<HttpAnswer> => {
+      asked += 1;
+      return promise;
+    };
+    const { port } = start(answer, { connections: 2, deadlineMs: 5_000 });
     const waiting = [await connect(port), await connect(port)];
     for (const one of waiting) one.write(GET);
-    await Bun.sleep(50); // until both have been read
+    await eventually(() => asked === 2);
     expect(await ask(port, GET)).toBe("");
     resolve(ECHO);
     for (const one of waiting) expect(await one.closed).toEndWith("hello\n");

@@ -6,6 +6,8 @@ import { GateServer } from "../../src/workers/gate-server.ts";
 import type { FromWorker, ToWorker } from "../../src/workers/messages.ts";
 import { RemoteGate } from "../../src/workers/remote-gate.ts";
 import { RemoteHellos } from "../../src/workers/remote-hellos.ts";
+import { ManualClock } from "../support/manual-clock.ts";
+import { settle } from "../support/memory-channel.ts";
 import { within } from "../support/waiting.ts";
 
 const KEY = new Uint8Array(16);
@@ -17,7 +19,8 @@ function user(limits: Partial<UserPolicy> = {}): UserPolicy {
 
 /** A gate with a worker at each of its two sides; every message becomes JSON in between. */
 function join(policy: UserPolicy, maxConnections?: number) {
-  const gate = new LocalGate({ onRevoked: () => {} });
+  const clock = new ManualClock();
+  const gate = new LocalGate({ onRevoked: () => {}, clock });
   gate.configure({
     users: [policy],
     limits: { maxConnections, maxPerAddress: undefined, addressRate: undefined },
@@ -48,7 +51,16 @@ function join(policy: UserPolicy, maxConnections?: number) {
     };
     return { server, remote };
   };
-  return { gate, asked, revoked, first: connect(), second: connect() };
+  return { gate, clock, asked, revoked, first: connect(), second: connect() };
+}
+
+/** Lets `ms` pass in steps after each of which all messages arrive. */
+async function pass(clock: ManualClock, ms: number): Promise<void> {
+  const end = clock.nowMs + ms;
+  while (clock.nowMs < end) {
+    clock.pass(5);
+    await settle(2);
+  }
 }
 
 async function refusalOf(attempt: unknown): Promise<string> {
@@ -172,15 +184,14 @@ describe("RemoteGate", () => {
 
   test("shares one rate between the workers", async () => {
     const rate = 1_000_000;
-    const { first, second } = join(user({ rateBytes: rate }));
+    const { clock, first, second } = join(user({ rateBytes: rate }));
     const buckets = await Promise.all(
       [first, second].map(async ({ remote }) => (await (await remote.arrive(ADDRESS)).enter("ann")).rate),
     );
     const moved = [0, 0];
-    const from = performance.now();
     const run = (index: number): void => {
       const bucket = buckets[index];
-      if (bucket === undefined || performance.now() - from > 1_500) return;
+      if (bucket === undefined) return;
       while (!bucket.empty) {
         bucket.spend(4_096);
         moved[index] = (moved[index] ?? 0) + 4_096;
@@ -189,7 +200,7 @@ describe("RemoteGate", () => {
     };
     run(0);
     run(1);
-    await Bun.sleep(1_600);
+    await pass(clock, 1_500);
     const total = (moved[0] ?? 0) + (moved[1] ?? 0);
     expect(total).toBeGreaterThan(rate * 1.5 * 0.85);
     expect(total).toBeLessThan(rate * 1.5 * 1.25); // and what may pass at once at the beginning
@@ -198,13 +209,12 @@ describe("RemoteGate", () => {
 
   test("lets one worker alone have all of a rate", async () => {
     const rate = 1_000_000;
-    const { first, second } = join(user({ rateBytes: rate }));
+    const { clock, first, second } = join(user({ rateBytes: rate }));
     await (await second.remote.arrive(ADDRESS)).enter("ann"); // it is there, and moves nothing
     const { rate: bucket } = await (await first.remote.arrive(ADDRESS)).enter("ann");
     let moved = 0;
-    const from = performance.now();
     const run = (): void => {
-      if (bucket === undefined || performance.now() - from > 1_500) return;
+      if (bucket === undefined) return;
       while (!bucket.empty) {
         bucket.spend(4_096);
         moved += 4_096;
@@ -212,7 +222,7 @@ describe("RemoteGate", () => {
       bucket.whenReady(run);
     };
     run();
-    await Bun.sleep(1_600);
+    await pass(clock, 1_500);
     expect(moved).toBeGreaterThan(rate * 1.5 * 0.85);
   });
 });

@@ -5,6 +5,8 @@ import { type UserPolicy, unlimitedUser } from "../../src/core/users.ts";
 import type { Gate, Visit } from "../../src/proxy/gate.ts";
 import { type GateLimits, LocalGate, NO_LIMITS } from "../../src/proxy/local-gate.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
+import type { Clock } from "../../src/proxy/token-bucket.ts";
+import { ManualClock } from "../support/manual-clock.ts";
 import {
   endings,
   FAMILY,
@@ -20,8 +22,12 @@ import { eventually } from "./frame-server.ts";
 
 const OTHER = { name: "other", key: new Uint8Array(16).fill(8) };
 
-function makeGate(policy: Partial<UserPolicy> = {}, limits: Partial<GateLimits> = {}): LocalGate {
-  const gate = new LocalGate({ onRevoked: () => {} });
+function makeGate(
+  policy: Partial<UserPolicy> = {},
+  limits: Partial<GateLimits> = {},
+  clock?: Clock,
+): LocalGate {
+  const gate = new LocalGate({ onRevoked: () => {}, ...(clock === undefined ? {} : { clock }) });
   const users = [
     { ...unlimitedUser(FAMILY.name, FAMILY.key), ...policy },
     unlimitedUser(OTHER.name, OTHER.key),
@@ -283,15 +289,22 @@ describe("ProxyServer with fake TLS", () => {
 describe("a user's rate", () => {
   const RATE = 400_000;
 
-  /** How long it takes until `holds`, in seconds. */
-  async function timed(holds: () => boolean): Promise<number> {
-    const startedAt = performance.now();
-    while (!holds() && performance.now() - startedAt < 4_000) await Bun.sleep(5);
-    return (performance.now() - startedAt) / 1_000;
+  /** How long it takes until `holds`, in seconds of a clock that stands still while nobody waits for it. */
+  async function timed(clock: ManualClock, holds: () => boolean): Promise<number> {
+    const startedAt = clock.nowMs;
+    for (;;) {
+      await eventually(() => holds() || clock.pending > 0);
+      if (holds()) return (clock.nowMs - startedAt) / 1_000;
+      clock.pass(5);
+    }
   }
 
   test("holds over all connections, both ways, and lets halves end", async () => {
-    await using proxy = startServer({ gate: makeGate({ rateBytes: RATE }), secrets: [FAMILY, OTHER] });
+    const clock = new ManualClock();
+    await using proxy = startServer({
+      gate: makeGate({ rateBytes: RATE }, {}, clock),
+      secrets: [FAMILY, OTHER],
+    });
     const clients = [new TestClient(proxy), new TestClient(proxy)];
     for (const client of clients) client.ask();
     await eventually(() => served(proxy) === 2);
@@ -299,7 +312,7 @@ describe("a user's rate", () => {
     clients[1]?.socket.end(Buffer.alloc(200_000));
     const ups = (): number => Math.max(...proxy.upstreams.map(({ hears }) => hears.length));
     const downs = (): number => Math.max(...clients.map(({ heard }) => heard.length));
-    const seconds = await timed(() => ups() === 200_005 && downs() === 200_000);
+    const seconds = await timed(clock, () => ups() === 200_005 && downs() === 200_000);
     expect(seconds).toBeGreaterThan(0.8); // 1 s, less what may pass at once
     expect(seconds).toBeLessThan(1.3);
     await eventually(() => proxy.upstreams.some(({ hears }) => hears.heard("end")));
@@ -309,7 +322,12 @@ describe("a user's rate", () => {
 
   test("does not slow others down, and holds through records", async () => {
     using site = await TestDisguise.open([FAMILY, OTHER]);
-    const deps = { gate: makeGate({ rateBytes: RATE }), secrets: [FAMILY, OTHER], disguise: site.disguise };
+    const clock = new ManualClock();
+    const deps = {
+      gate: makeGate({ rateBytes: RATE }, {}, clock),
+      secrets: [FAMILY, OTHER],
+      disguise: site.disguise,
+    };
     await using proxy = startServer(deps);
     const [slow, fast] = [new TestClient(proxy), new TestClient(proxy)];
     for (const [client, secret] of [
@@ -323,11 +341,12 @@ describe("a user's rate", () => {
     await eventually(() => served(proxy) === 2);
     const before = [slow.heard.length, fast.heard.length];
     for (const { telegram } of proxy.upstreams) telegram.write(new Uint8Array(200_000));
-    const times = await Promise.all(
-      [slow, fast].map((client, at) => timed(() => client.heard.length - (before[at] ?? 0) >= 200_000)),
-    );
-    expect(times[0]).toBeGreaterThan(0.35);
-    expect(times[1]).toBeLessThan(0.3);
+    const heard = (client: TestClient, at: number): number => client.heard.length - (before[at] ?? 0);
+    await eventually(() => heard(fast, 1) >= 200_000); // in no time at all
+    expect(clock.nowMs).toBe(0);
+    const seconds = await timed(clock, () => heard(slow, 0) >= 200_000);
+    expect(seconds).toBeGreaterThan(0.35);
+    expect(seconds).toBeLessThan(0.65);
     slow[Symbol.dispose]();
     fast[Symbol.dispose]();
   });

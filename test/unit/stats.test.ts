@@ -561,9 +561,13 @@ describe("Stats.figures()", () => {
       connect(stats, session, "direct-ws");
       session.counts = { up: 1, down: 2 };
     }
-    const begin = performance.now();
     expect(stats.figures().bytes).toMatchObject({ up: 10_000, down: 20_000 });
-    // Measured: 0.3 ms. The limit is for a machine that does something else besides.
-    expect(performance.now() - begin).toBeLessThan(500);
+    // Measured: 0.3 ms. The best of several, since the machine may do something else besides.
+    const times = Array.from({ length: 20 }, () => {
+      const begin = performance.now();
+      stats.figures();
+      return performance.now() - begin;
+    });
+    expect(Math.min(...times)).toBeLessThan(50);
   });
 });

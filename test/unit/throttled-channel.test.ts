@@ -173,17 +173,46 @@ describe("ThrottledChannel", () => {
   });
 });
 
+/** A bucket that says how many stand in line. */
+class WatchedBucket extends TokenBucket {
+  waiting = 0;
+
+  override whenReady(listener: () => void): () => void {
+    this.waiting += 1;
+    let left = false;
+    const leave = (): void => {
+      if (!left) this.waiting -= 1;
+      left = true;
+    };
+    const takeBack = super.whenReady(() => {
+      leave();
+      listener();
+    });
+    return () => {
+      leave();
+      takeBack();
+    };
+  }
+}
+
 describe("ThrottledChannel over TCP", () => {
-  /** How many bytes `socket` reads within `ms`. */
-  async function measure(sources: readonly Socket[], ms: number): Promise<number[]> {
+  /** What each of `sources` has read so far, in bytes. */
+  function count(sources: readonly Socket[]): number[] {
     const read = sources.map(() => 0);
     for (const [index, socket] of sources.entries()) {
       socket.on("data", (chunk: Buffer) => {
         read[index] = (read[index] ?? 0) + chunk.length;
       });
     }
-    await Bun.sleep(ms);
     return read;
+  }
+
+  /** Three seconds on the clock, which stands still while fewer than `users` stand in line, however slow the machine. */
+  async function passThreeSeconds(clock: ManualClock, bucket: WatchedBucket, users: number): Promise<void> {
+    while (clock.nowMs < 3_000) {
+      await eventually(() => bucket.waiting === users);
+      clock.pass(10);
+    }
   }
 
   test.each([
@@ -195,7 +224,8 @@ describe("ThrottledChannel over TCP", () => {
     async (_, rate, inRecords) => {
       const client = await connectPair();
       const upstream = await connectPair();
-      const bucket = new TokenBucket(rate);
+      const clock = new ManualClock();
+      const bucket = new WatchedBucket(rate, clock);
       const wrapped = inRecords ? new FakeTlsChannel(client.channel, new Uint8Array(0)) : client.channel;
       const throttled = new ThrottledChannel(wrapped, bucket);
       const counts = { up: 0, down: 0 };
@@ -206,18 +236,19 @@ describe("ThrottledChannel over TCP", () => {
       };
       upstream.socket.on("drain", pour);
       pour();
-      const startedAt = performance.now();
-      const [read = 0] = await measure([client.socket], 3_000);
-      const seconds = (performance.now() - startedAt) / 1_000;
-      expect(read / seconds / rate).toBeGreaterThan(0.94);
-      expect(read / seconds / rate).toBeLessThan(1.06);
+      const read = count([client.socket]);
+      await passThreeSeconds(clock, bucket, 1);
+      await eventually(() => (read[0] ?? 0) > 3 * rate * 0.94);
+      await settle();
+      expect(read[0]).toBeLessThan(3 * rate * 1.06);
       expect(throttled.queuedBytes).toBeLessThan(1_024 * KB);
     },
     10_000,
   );
 
   test("shares a rate fairly between connections that move large and small pieces, and both directions", async () => {
-    const bucket = new TokenBucket(2_000_000);
+    const clock = new ManualClock();
+    const bucket = new WatchedBucket(2_000_000, clock);
     const readers = await Promise.all([connectPair(), connectPair(), connectPair()]);
     for (const [index, { channel }] of readers.entries()) {
       flood(new ThrottledChannel(channel, bucket), randomBytes([512 * KB, 64 * KB, 1 * KB][index] ?? 0));
@@ -230,15 +261,12 @@ describe("ThrottledChannel over TCP", () => {
     };
     writer.socket.on("drain", pour);
     pour();
-    const read = await measure(
-      readers.map(({ socket }) => socket),
-      3_000,
-    );
-    const shares = [...read, sink.length].map((bytes) => bytes / 3 / 500_000);
-    for (const share of shares) {
-      expect(share).toBeGreaterThan(0.75);
-      expect(share).toBeLessThan(1.25);
-    }
+    const read = count(readers.map(({ socket }) => socket));
+    await passThreeSeconds(clock, bucket, 4);
+    const shares = (): number[] => [...read, sink.length].map((bytes) => bytes / 3 / 500_000);
+    await eventually(() => Math.min(...shares()) > 0.75);
+    await settle();
+    expect(Math.max(...shares())).toBeLessThan(1.25);
   }, 10_000);
 
   test("ends when the client does", async () => {
