@@ -2,8 +2,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "bun:test";
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import { openTcp } from "../support/client-stream.ts";
 import { makeHome, Program, ProxyProcess } from "../support/proxy.ts";
-import { openTcp, RawClient } from "../support/raw-client.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
 const TEST_LIMIT_MS = 20_000;

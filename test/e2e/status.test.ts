@@ -1,10 +1,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "bun:test";
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
+import { openTcp } from "../support/client-stream.ts";
 import { ConfigHome } from "../support/config-home.ts";
 import { childrenOf } from "../support/process-tree.ts";
 import { Program, ProxyProcess } from "../support/proxy.ts";
-import { openTcp, type RawClient } from "../support/raw-client.ts";
+import type { RawClient } from "../support/raw-client.ts";
 import { eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
 import { type Scrape, StatusClient } from "../support/status.ts";
 import { StubDc } from "../support/stub-dc.ts";

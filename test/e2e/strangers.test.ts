@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "bun:test";
 import { randomBytes } from "node:crypto";
+import { openTcp } from "../support/client-stream.ts";
 import { ProxyProcess } from "../support/proxy.ts";
-import { openTcp, RawClient } from "../support/raw-client.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { StubDc } from "../support/stub-dc.ts";
 import { within } from "../support/waiting.ts";
 

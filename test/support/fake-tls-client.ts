@@ -1,5 +1,6 @@
 import { createHash, createHmac } from "node:crypto";
-import { connect, type Socket } from "node:net";
+import type { Socket } from "node:net";
+import { ClientStream, type ClientStreamOptions, openTcp } from "./client-stream.ts";
 import {
   type BuiltHello,
   buildHello,
@@ -8,9 +9,8 @@ import {
   isGrease,
   ML_KEM,
 } from "./fake-tls-hello.ts";
-import { makeInit, type Streams } from "./obfuscated2.ts";
-import { concat, encodePacket, type Packet, type TestTransport, takePacket } from "./packets.ts";
-import { Condition, nextTurn, within } from "./waiting.ts";
+import { concat } from "./packets.ts";
+import { nextTurn } from "./waiting.ts";
 
 /** What TDLib and its descendants put into a record at most, in bytes. */
 export const TDLIB_RECORD_SIZE = 2878;
@@ -29,16 +29,10 @@ const MESSAGE_RANDOM = 4 + 2;
 const SILENCE_MS = 50;
 
 /** How a {@link FakeTlsClient} introduces itself. */
-export interface FakeTlsClientOptions {
+export interface FakeTlsClientOptions extends ClientStreamOptions {
   readonly port: number;
-  /** 16 bytes. */
-  readonly secret: Uint8Array;
   /** The ClientHello; its secret is the client's. */
   readonly hello?: Omit<HelloOptions, "secret">;
-  /** Padded intermediate, as real clients do, unless said. */
-  readonly transport?: TestTransport;
-  /** As it stands in the init: negative = media, from 10000 on = test. */
-  readonly dcId?: number;
   /** The address of this machine to come from, such as 127.0.0.2. */
   readonly localAddress?: string;
   /** The sizes of the segments that the hello is sent in, the last one repeated. Without: one. */
@@ -47,8 +41,6 @@ export interface FakeTlsClientOptions {
   readonly changeCipherSpec?: "alone" | "joined";
   /** The most that goes into a record, in bytes. Without: TDLib's. */
   readonly recordSize?: number;
-  /** Bytes are counted and hashed, but not kept. */
-  readonly discard?: boolean;
 }
 
 /** What a server answers a ClientHello with, all of it checked. */
@@ -64,70 +56,28 @@ export interface ServerFlight {
   readonly keyShare: Uint8Array;
 }
 
-/** A client of fake TLS as strict as Telegram's own, and stricter. */
-export class FakeTlsClient implements Disposable {
-  readonly transport: TestTransport;
+/** A client of fake TLS as strict as Telegram's own, and stricter; padded intermediate, unless said, as real ones. */
+export class FakeTlsClient extends ClientStream {
   readonly hello: BuiltHello;
-  /** The 64 bytes that open the stream inside. */
-  readonly init: Uint8Array;
   /** The server's answer, from {@link FakeTlsClient.readFlight} on. */
   flight: ServerFlight | undefined;
   /** The sizes of the data records after the flight, without headers. */
   readonly recordSizes: number[] = [];
-  /** Decrypted bytes so far. */
-  received = 0;
-  /** The proxy has sent its FIN. */
-  ended = false;
-  /** The connection is gone, both ways. */
-  closed = false;
-  /** What broke the connection, or was no record of data. */
-  error: Error | undefined;
   readonly #options: FakeTlsClientOptions;
-  readonly #socket: Socket;
-  readonly #streams: Streams;
-  readonly #hash = createHash("sha256");
-  readonly #changes = new Condition();
   /** Bytes as they came that are not a whole record yet, or of the flight. */
   #raw: Uint8Array[] = [];
   #rawBytes = 0;
-  #held: Uint8Array[] = [];
-  #heldBytes = 0;
 
   private constructor(socket: Socket, options: FakeTlsClientOptions) {
+    super(socket, { ...options, transport: options.transport ?? "padded" });
     this.#options = options;
-    this.transport = options.transport ?? "padded";
     this.hello = buildHello({ ...options.hello, secret: options.secret });
-    const fields = { transport: this.transport, dcId: options.dcId ?? 2 };
-    const { bytes, ...streams } = makeInit(fields, options.secret);
-    this.init = bytes;
-    this.#streams = streams;
-    this.#socket = socket;
-    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
-    socket.on("drain", () => this.#changes.changed());
-    socket.on("end", () => {
-      this.ended = true;
-      this.#changes.changed();
-    });
-    socket.on("error", (error) => {
-      this.error ??= error;
-    });
-    socket.on("close", () => {
-      this.closed = true;
-      this.#changes.changed();
-    });
   }
 
   /** Connects, and sends nothing yet. */
   static async connect(options: FakeTlsClientOptions): Promise<FakeTlsClient> {
     const { port, localAddress } = options;
-    const from = localAddress === undefined ? {} : { localAddress };
-    const socket = connect({ host: "127.0.0.1", port, noDelay: true, allowHalfOpen: true, ...from });
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    socket.once("connect", resolve);
-    socket.once("error", reject);
-    await within(promise, `a connection to port ${port}`);
-    socket.off("error", reject);
-    return new FakeTlsClient(socket, options);
+    return new FakeTlsClient(await openTcp(port, { localAddress }), options);
   }
 
   /** Connects, shakes hands, and sends the init. */
@@ -142,11 +92,6 @@ export class FakeTlsClient implements Disposable {
       client[Symbol.dispose]();
       throw error;
     }
-  }
-
-  /** The SHA-256 of the decrypted bytes so far. */
-  get digest(): string {
-    return this.#hash.copy().digest("hex");
   }
 
   /** What has come that is neither of the flight nor a whole record: all of it, before the flight. */
@@ -180,8 +125,7 @@ export class FakeTlsClient implements Disposable {
 
   /** Sends the ChangeCipherSpec and the init; with `payload`, a first packet in the same records. */
   async begin(payload?: Uint8Array): Promise<void> {
-    const packet =
-      payload === undefined ? new Uint8Array() : this.encrypt(encodePacket(this.transport, payload));
+    const packet = payload === undefined ? new Uint8Array() : this.encryptPacket(payload);
     const records = this.encodeRecords(concat(this.init, packet));
     if (this.#options.changeCipherSpec === "joined") {
       this.write(concat(CHANGE_CIPHER_SPEC, records));
@@ -190,11 +134,6 @@ export class FakeTlsClient implements Disposable {
     this.write(CHANGE_CIPHER_SPEC);
     await nextTurn();
     this.write(records);
-  }
-
-  /** Encrypts `plain`, for {@link FakeTlsClient.encodeRecords}. What is encrypted first is to be sent first. */
-  encrypt(plain: Uint8Array): Uint8Array {
-    return this.#streams.up.update(plain);
   }
 
   /** Puts bytes into records of data. @param size The most for one; without: that of the options. */
@@ -207,90 +146,15 @@ export class FakeTlsClient implements Disposable {
     return concat(...parts);
   }
 
-  /** Sends bytes as they are. @returns Whether there is room for more. */
-  write(bytes: Uint8Array): boolean {
-    return this.#socket.write(bytes);
-  }
-
-  /** Sends bytes as they are, in segments of `sizes`, the last one repeated. */
-  async writeSegments(bytes: Uint8Array, ...sizes: readonly [number, ...number[]]): Promise<void> {
-    const rest = [...sizes];
-    let from = 0;
-    let size = 1;
-    while (from < bytes.length) {
-      size = rest.shift() ?? size;
-      this.write(bytes.subarray(from, from + size));
-      from += size;
-      await nextTurn();
-    }
-  }
-
   /** Encrypts `payload` and sends it as one packet. @returns Whether there is room for more. */
   sendPacket(payload: Uint8Array, options?: { readonly quickAck?: boolean }): boolean {
-    return this.write(this.encodeRecords(this.encrypt(encodePacket(this.transport, payload, options))));
+    return this.write(this.encodeRecords(this.encryptPacket(payload, options)));
   }
 
-  /** Waits until what was written is out of this process. */
-  async drained(limitMs?: number): Promise<void> {
-    const drained = (): boolean => this.closed || !this.#socket.writableNeedDrain;
-    await this.until(drained, "the client's queue drains", limitMs);
-  }
-
-  /** Takes `length` decrypted bytes. */
-  async read(length: number, limitMs?: number): Promise<Uint8Array> {
-    await this.until(() => this.#heldBytes >= length, `${length} bytes from the proxy`, limitMs);
-    const all = concat(...this.#held);
-    this.#hold(all.subarray(length));
-    return all.subarray(0, length);
-  }
-
-  /** Takes the next packet. */
-  async readPacket(limitMs?: number): Promise<Packet> {
-    let taken: ReturnType<typeof takePacket>;
-    const holds = (): boolean => {
-      const all = concat(...this.#held);
-      this.#hold(all);
-      taken = takePacket(this.transport, all);
-      return taken !== undefined;
-    };
-    await this.until(holds, "a packet from the proxy", limitMs);
-    if (taken === undefined) throw new Error("unreachable");
-    await this.read(taken.size);
-    return taken.packet;
-  }
-
-  /** Waits until `holds()`, looking whenever something has happened here. */
-  until(holds: () => boolean, what: string, limitMs?: number): Promise<void> {
-    return this.#changes.until(holds, what, limitMs);
-  }
-
-  stopReading(): void {
-    this.#socket.pause();
-  }
-
-  startReading(): void {
-    this.#socket.resume();
-  }
-
-  /** Sends a FIN, and goes on reading. */
-  end(): void {
-    this.#socket.end();
-  }
-
-  /** Breaks the connection with a TCP reset. */
-  reset(): void {
-    this.#socket.resetAndDestroy();
-  }
-
-  [Symbol.dispose](): void {
-    this.#socket.destroy();
-  }
-
-  #onData(chunk: Uint8Array): void {
+  protected override onData(chunk: Uint8Array): void {
     this.#raw.push(chunk);
     this.#rawBytes += chunk.length;
     if (this.flight !== undefined) this.#takeRecords();
-    this.#changes.changed();
   }
 
   #takeRecords(): void {
@@ -302,25 +166,16 @@ export class FakeTlsClient implements Disposable {
       const size = ((all[at + 3] ?? 0) << 8) | (all[at + 4] ?? 0);
       if (start !== DATA_START || size === 0 || size > MAX_RECORD_SIZE) {
         this.error = new Error(`Not a record of data: ${all.subarray(at, at + RECORD_HEADER).toHex()}`);
-        this.#socket.destroy();
+        this[Symbol.dispose]();
         return;
       }
       const end = at + RECORD_HEADER + size;
       if (end > all.length) break;
       this.recordSizes.push(size);
-      this.#onCipher(all.subarray(at + RECORD_HEADER, end));
+      this.decrypt(all.subarray(at + RECORD_HEADER, end));
       at = end;
     }
     this.#setRaw(all.subarray(at));
-  }
-
-  #onCipher(bytes: Uint8Array): void {
-    const plain = this.#streams.down.update(bytes);
-    this.received += plain.length;
-    this.#hash.update(plain);
-    if (this.#options.discard) return;
-    this.#held.push(plain);
-    this.#heldBytes += plain.length;
   }
 
   #joinRaw(): Uint8Array {
@@ -332,11 +187,6 @@ export class FakeTlsClient implements Disposable {
   #setRaw(bytes: Uint8Array): void {
     this.#raw = [bytes];
     this.#rawBytes = bytes.length;
-  }
-
-  #hold(bytes: Uint8Array): void {
-    this.#held = [bytes];
-    this.#heldBytes = bytes.length;
   }
 }
 

@@ -1,9 +1,9 @@
 import { createHmac } from "node:crypto";
 import type { Socket } from "node:net";
+import { openTcp } from "./client-stream.ts";
 import { CoverSite, type CoverSiteOptions } from "./cover-site.ts";
 import { concat } from "./packets.ts";
 import { type ProxyOptions, ProxyProcess } from "./proxy.ts";
-import { openTcp } from "./raw-client.ts";
 import { Condition } from "./waiting.ts";
 
 /** How a connection ends for who looks at it: the other side's FIN, its reset, or not at all. */

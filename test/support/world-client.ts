@@ -1,8 +1,8 @@
 import { checkServerIdentity, type PeerCertificate } from "node:tls";
 import { testCertificates } from "./certificates.ts";
+import { openTcp } from "./client-stream.ts";
 import { makeInit, type Streams } from "./obfuscated2.ts";
 import { concat, encodePacket, type Packet, type TestTransport, takePacket } from "./packets.ts";
-import { openTcp } from "./raw-client.ts";
 import type { RouteName } from "./route-failures.ts";
 import { Condition, within } from "./waiting.ts";
 import { CF_DOMAIN, FRONT_DOMAIN, TELEGRAM_IPS, WORKER_DOMAIN, type World } from "./world.ts";

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
 import type { Server, Socket } from "node:net";
 import { testCertificates } from "../support/certificates.ts";
-import { openTcp } from "../support/raw-client.ts";
+import { openTcp } from "../support/client-stream.ts";
 import { StubDc } from "../support/stub-dc.ts";
 import { SOCKS_REPLY, StubHttpProxy, StubSocksProxy } from "../support/stub-proxies.ts";
 import { listenOnLoopback, portOf } from "../support/upgrade-server.ts";
