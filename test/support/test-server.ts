@@ -31,8 +31,15 @@ export interface TestServer extends AsyncDisposable {
   readonly server: ProxyServer;
   readonly deps: SessionDeps;
   readonly events: SessionEvent[];
-  /** Telegram's end of every connection. */
-  readonly upstreams: { readonly telegram: MemoryChannel; readonly hears: RecordingSink }[];
+  /** Both ends of every connection to Telegram, and what Telegram hears. */
+  readonly upstreams: readonly TestUpstream[];
+}
+
+/** A connection to Telegram. */
+export interface TestUpstream {
+  readonly telegram: MemoryChannel;
+  readonly own: MemoryChannel;
+  readonly hears: RecordingSink;
 }
 
 /** Starts a {@link TestServer}, which the caller disposes of. */
@@ -41,7 +48,7 @@ export function startServer(
   options: Partial<ServerOptions> = {},
 ): TestServer {
   const events: SessionEvent[] = [];
-  const upstreams: { telegram: MemoryChannel; hears: RecordingSink }[] = [];
+  const upstreams: TestUpstream[] = [];
   const way: Way = {
     route: "direct-ws",
     endpoint: "memory",
@@ -52,7 +59,7 @@ export function startServer(
       const hears = new RecordingSink();
       telegram.attach(hears);
       void hears.until((sink) => sink.heard("end")).then(() => telegram.end());
-      upstreams.push({ telegram, hears });
+      upstreams.push({ telegram, own: channel, hears });
       return Promise.resolve({ channel, link: plainLink, warm: false });
     },
   };
@@ -86,6 +93,31 @@ export function startServer(
   return { server, deps: all, events, upstreams, [Symbol.asyncDispose]: () => server.stop(0) };
 }
 
+/** Fake TLS before a web site at a port of 127.0.0.1. */
+export function disguiseAt(port: number, secrets: readonly NamedSecret[] = [FAMILY]): Disguise {
+  const dialer = new TcpDialer({ highWater: 64 * 1024, timeoutMs: 5_000, proxy: undefined });
+  const cover = new Cover({
+    domains: [COVER_NAME],
+    host: { host: "127.0.0.1", port },
+    pinned: () => undefined,
+    lookUp: () => Promise.reject(new Error("not asked")),
+    dial: (endpoint, signal) => dialer.dial(endpoint, signal),
+    isOwn: () => false,
+    isHere: () => true,
+    warn: () => {},
+    debug: () => {},
+  });
+  const tls = new FakeTls({
+    secrets,
+    seen: new SeenHellos(),
+    profileOf: (name) => (name === COVER_NAME ? defaultProfile(name) : undefined),
+    measured: () => Promise.resolve(),
+    onStranger: () => {},
+    now: () => Math.floor(Date.now() / 1000),
+  });
+  return { tls, cover, users: new SiteUsers(1_000) };
+}
+
 /** A web site on loopback that answers everything with {@link PAGE}, and fake TLS before it. */
 export class TestDisguise implements Disposable {
   readonly disguise: Disguise;
@@ -96,27 +128,7 @@ export class TestDisguise implements Disposable {
 
   private constructor(site: Server, secrets: readonly NamedSecret[]) {
     this.#site = site;
-    const dialer = new TcpDialer({ highWater: 64 * 1024, timeoutMs: 5_000, proxy: undefined });
-    const cover = new Cover({
-      domains: [COVER_NAME],
-      host: { host: "127.0.0.1", port: (site.address() as AddressInfo).port },
-      pinned: () => undefined,
-      lookUp: () => Promise.reject(new Error("not asked")),
-      dial: (endpoint, signal) => dialer.dial(endpoint, signal),
-      isOwn: () => false,
-      isHere: () => true,
-      warn: () => {},
-      debug: () => {},
-    });
-    const tls = new FakeTls({
-      secrets,
-      seen: new SeenHellos(),
-      profileOf: (name) => (name === COVER_NAME ? defaultProfile(name) : undefined),
-      measured: () => Promise.resolve(),
-      onStranger: () => {},
-      now: () => Math.floor(Date.now() / 1000),
-    });
-    this.disguise = { tls, cover, users: new SiteUsers(1_000) };
+    this.disguise = disguiseAt((site.address() as AddressInfo).port, secrets);
   }
 
   static async open(secrets: readonly NamedSecret[] = [FAMILY]): Promise<TestDisguise> {

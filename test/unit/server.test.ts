@@ -3,31 +3,21 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { StartError } from "../../src/core/errors.ts";
 import type { SessionEvent } from "../../src/core/events.ts";
 import { IpNetwork } from "../../src/core/ip-network.ts";
-import { TcpDialer } from "../../src/net/tcp-dial.ts";
-import { defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
-import { Cover } from "../../src/proxy/cover.ts";
-import { FakeTls } from "../../src/proxy/fake-tls.ts";
-import { OPEN_GATE } from "../../src/proxy/gate.ts";
-import { ANY_FORM } from "../../src/proxy/handshake.ts";
-import { SiteUsers } from "../../src/proxy/mask.ts";
-import { ReplayBudget } from "../../src/proxy/replay.ts";
-import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
-import { ProxyServer } from "../../src/proxy/server.ts";
+import type { ProxyServer } from "../../src/proxy/server.ts";
 import type { SessionDeps } from "../../src/proxy/session.ts";
-import type { Route, Way } from "../../src/upstream/route.ts";
-import { Standings } from "../../src/upstream/standings.ts";
 import { buildHello, type HelloOptions } from "../support/fake-tls-hello.ts";
-import {
-  type MemoryChannel,
-  memoryChannelPair,
-  plainLink,
-  RecordingSink,
-  settle,
-} from "../support/memory-channel.ts";
+import { type RecordingSink, settle } from "../support/memory-channel.ts";
 import { makeInit } from "../support/obfuscated2.ts";
+import {
+  COVER_NAME,
+  disguiseAt,
+  FAMILY,
+  startServer,
+  TestClient,
+  type TestUpstream,
+} from "../support/test-server.ts";
 import { eventually } from "./frame-server.ts";
 
-const SECRET = { name: "family", key: new Uint8Array(16).fill(9) };
 const servers: ProxyServer[] = [];
 
 afterEach(async () => {
@@ -39,64 +29,28 @@ interface Setup {
   readonly server: ProxyServer;
   readonly events: SessionEvent[];
   /** What Telegram hears, a sink for each connection. */
-  readonly upstreams: RecordingSink[];
-  /** The two ends of each connection to Telegram. */
-  readonly connections: { readonly telegram: MemoryChannel; readonly own: MemoryChannel }[];
+  readonly upstreams: readonly RecordingSink[];
+  readonly connections: readonly TestUpstream[];
 }
 
 function start(port = 0, deps: Partial<SessionDeps> = {}): Setup {
-  const events: SessionEvent[] = [];
-  const upstreams: RecordingSink[] = [];
-  const connections: { telegram: MemoryChannel; own: MemoryChannel }[] = [];
-  const way: Way = {
-    route: "direct-ws",
-    endpoint: "memory",
-    group: "memory",
-    address: { host: "192.0.2.1", port: 443, webSocket: undefined },
-    open: () => {
-      const [telegram, channel] = memoryChannelPair();
-      const hears = new RecordingSink();
-      telegram.attach(hears);
-      void hears.until((sink) => sink.heard("end")).then(() => telegram.end());
-      upstreams.push(hears);
-      connections.push({ telegram, own: channel });
-      return Promise.resolve({ channel, link: plainLink, warm: false });
+  const { server, events, upstreams: connections } = startServer(deps, { port });
+  servers.push(server);
+  return {
+    server,
+    events,
+    connections,
+    get upstreams() {
+      return connections.map(({ hears }) => hears);
     },
   };
-  const route: Route = { id: "direct-ws", ways: () => [way] };
-  const server = new ProxyServer(
-    {
-      host: "127.0.0.1",
-      port,
-      limits: { maxConnections: undefined, bufferBytes: undefined, queueBytes: 64 * 1024 },
-      quiet: { idleMs: 60_000, closingMs: 60_000, pingMs: 30_000, stalledMs: 5_000, silentMs: 10_000 },
-    },
-    {
-      secrets: [SECRET],
-      forms: ANY_FORM,
-      disguise: undefined,
-      trustedProxies: undefined,
-      routes: [route],
-      standings: new Standings(),
-      replays: new ReplayBudget(),
-      onServed: () => {},
-      observe: (event) => events.push(event),
-      handshakeTimeoutMs: 5_000,
-      gate: OPEN_GATE,
-      addresses: undefined,
-      adjustTarget: (target) => target,
-      ...deps,
-    },
-  );
-  servers.push(server);
-  return { server, events, upstreams, connections };
 }
 
 async function connectClient({ server, events }: Setup): Promise<Socket> {
   const before = events.filter(({ type }) => type === "connected").length;
   const socket = connect({ host: "127.0.0.1", port: server.port });
   socket.on("error", () => {}); // looked at as `close`
-  const client = makeInit({ transport: "abridged", dcId: 2 }, SECRET.key);
+  const client = makeInit({ transport: "abridged", dcId: 2 }, FAMILY.key);
   socket.write(Buffer.concat([client.bytes, client.up.update(Buffer.from("hello"))]));
   await eventually(() => events.filter(({ type }) => type === "connected").length > before);
   return socket;
@@ -315,7 +269,6 @@ describe("ProxyServer.recover()", () => {
 });
 
 describe("ProxyServer with fake TLS", () => {
-  const COVER = "cover.example";
   const sites: Server[] = [];
 
   afterEach(() => {
@@ -344,55 +297,12 @@ describe("ProxyServer with fake TLS", () => {
   }
 
   function startDisguised(sitePort: number, deps: Partial<SessionDeps> = {}): Setup {
-    const dialer = new TcpDialer({ highWater: 64 * 1024, timeoutMs: 5_000, proxy: undefined });
-    const cover = new Cover({
-      domains: [COVER],
-      host: { host: "127.0.0.1", port: sitePort },
-      pinned: () => undefined,
-      lookUp: () => Promise.reject(new Error("not asked")),
-      dial: (endpoint, signal) => dialer.dial(endpoint, signal),
-      isOwn: () => false,
-      isHere: () => true,
-      warn: () => {},
-      debug: () => {},
-    });
-    const tls = new FakeTls({
-      secrets: [SECRET],
-      seen: new SeenHellos(),
-      profileOf: (name) => (name === COVER ? defaultProfile(name) : undefined),
-      measured: () => Promise.resolve(),
-      onStranger: () => {},
-      now: () => Math.floor(Date.now() / 1000),
-    });
     const forms = { plain: false, padded: false };
-    return start(0, {
-      forms,
-      disguise: { tls, cover, users: new SiteUsers(100) },
-      ...deps,
-    });
-  }
-
-  /** A client whose every sign of life from the proxy is kept. */
-  interface Caller {
-    readonly socket: Socket;
-    readonly heard: () => Buffer;
-    /** `end`, `close` and the codes of errors, as they came. */
-    readonly signs: string[];
-  }
-
-  function call({ server }: Setup): Caller {
-    const socket = connect({ host: "127.0.0.1", port: server.port, allowHalfOpen: true, noDelay: true });
-    const chunks: Buffer[] = [];
-    const signs: string[] = [];
-    socket.on("data", (chunk: Buffer) => chunks.push(chunk));
-    socket.on("end", () => signs.push("end"));
-    socket.on("error", (error) => signs.push("code" in error ? String(error.code) : error.message));
-    socket.on("close", () => signs.push("close"));
-    return { socket, heard: () => Buffer.concat(chunks), signs };
+    return start(0, { forms, disguise: disguiseAt(sitePort), ...deps });
   }
 
   const hello = (options: Partial<HelloOptions> = {}): Uint8Array =>
-    buildHello({ secret: SECRET.key, serverName: COVER, ...options }).bytes;
+    buildHello({ secret: FAMILY.key, serverName: COVER_NAME, ...options }).bytes;
 
   const record = (bytes: Uint8Array): Uint8Array =>
     Buffer.concat([Uint8Array.of(0x17, 3, 3, bytes.length >> 8, bytes.length & 0xff), bytes]);
@@ -401,32 +311,29 @@ describe("ProxyServer with fake TLS", () => {
 
   test("serves a client through records", async () => {
     const setup = startDisguised((await openSite()).port);
-    const { socket, heard } = call(setup);
-    const { bytes, up } = makeInit({ transport: "abridged", dcId: 2 }, SECRET.key);
+    const client = new TestClient(setup);
+    const { socket } = client;
+    const { bytes, up } = makeInit({ transport: "abridged", dcId: 2 }, FAMILY.key);
     socket.write(hello());
-    await eventually(() => heard().length > 0);
+    await eventually(() => client.heard.length > 0);
     socket.write(record(Buffer.concat([bytes, up.update(Buffer.from("hello"))])));
     await eventually(() => setup.upstreams[0]?.length === 5);
-    const before = heard().length;
+    const before = client.heard.length;
     setup.connections[0]?.telegram.write(Uint8Array.of(1, 2, 3));
-    await eventually(() => heard().length === before + 8);
-    expect(
-      heard()
-        .subarray(before, before + 5)
-        .toHex(),
-    ).toBe("1703030003");
+    await eventually(() => client.heard.length === before + 8);
+    expect(client.heard.subarray(before, before + 5).toHex()).toBe("1703030003");
     socket.destroy();
   });
 
   test("shows a stranger the site until that closes, by FIN", async () => {
     const site = await openSite();
     const setup = startDisguised(site.port);
-    const caller = call(setup);
+    const caller = new TestClient(setup);
     caller.socket.write("GET / HTTP/1.1\r\n\r\n");
     await eventually(() => site.visits[0]?.heard() === "GET / HTTP/1.1\r\n\r\n");
     site.visits[0]?.socket.end("HTTP/1.1 200 OK\r\n\r\n");
     await eventually(() => caller.signs.includes("end"));
-    expect(caller.heard().toString()).toBe("HTTP/1.1 200 OK\r\n\r\n");
+    expect(caller.heard.toString()).toBe("HTTP/1.1 200 OK\r\n\r\n");
     caller.socket.end();
     await eventually(() => reasons(setup.events).length === 1);
     expect(reasons(setup.events)).toEqual(["masked"]);
@@ -438,7 +345,7 @@ describe("ProxyServer with fake TLS", () => {
   test("resets a stranger when the site does", async () => {
     const site = await openSite();
     const setup = startDisguised(site.port);
-    const caller = call(setup);
+    const caller = new TestClient(setup);
     caller.socket.write(hello({ secret: new Uint8Array(16) }));
     await eventually(() => (site.visits[0]?.heard().length ?? 0) > 0);
     site.visits[0]?.socket.resetAndDestroy();
@@ -449,27 +356,22 @@ describe("ProxyServer with fake TLS", () => {
 
   test("sends the alert and a FIN, and no reset, when the init is wrong", async () => {
     const setup = startDisguised((await openSite()).port);
-    const caller = call(setup);
+    const caller = new TestClient(setup);
     caller.socket.write(hello());
-    await eventually(() => caller.heard().length > 0);
-    const before = caller.heard().length;
+    await eventually(() => caller.heard.length > 0);
+    const before = caller.heard.length;
     caller.socket.write(record(new Uint8Array(64).fill(1)));
     await eventually(() => caller.signs.length > 0);
     expect(caller.signs[0]).toBe("end");
-    expect(
-      caller
-        .heard()
-        .subarray(before, before + 5)
-        .toHex(),
-    ).toBe("1703030013");
-    expect(caller.heard()).toHaveLength(before + 24);
+    expect(caller.heard.subarray(before, before + 5).toHex()).toBe("1703030013");
+    expect(caller.heard).toHaveLength(before + 24);
     expect(reasons(setup.events)).toEqual(["stranger"]);
     caller.socket.destroy();
   });
 
   test("answers the FIN of one that has said nothing with a FIN, as web servers do", async () => {
     const setup = startDisguised((await openSite()).port);
-    const caller = call(setup);
+    const caller = new TestClient(setup);
     await eventually(() => types(setup).includes("started"));
     caller.socket.end();
     await eventually(() => caller.signs.includes("close"));
@@ -480,7 +382,7 @@ describe("ProxyServer with fake TLS", () => {
   test("passes the site's close on to one that says nothing", async () => {
     const site = await openSite();
     const setup = startDisguised(site.port);
-    const caller = call(setup);
+    const caller = new TestClient(setup);
     await eventually(() => site.visits.length === 1);
     site.visits[0]?.socket.end();
     await eventually(() => caller.signs.includes("end"));
@@ -491,7 +393,7 @@ describe("ProxyServer with fake TLS", () => {
   test("ends the strangers at once when it stops", async () => {
     const site = await openSite();
     const setup = startDisguised(site.port);
-    const callers = [call(setup), call(setup)];
+    const callers = [new TestClient(setup), new TestClient(setup)];
     for (const { socket } of callers) socket.write("GET /");
     await eventually(() => site.visits.length === 2 && site.visits.every(({ heard }) => heard() === "GET /"));
     await setup.server.stop(60_000);
@@ -502,16 +404,16 @@ describe("ProxyServer with fake TLS", () => {
   test("numbers clients behind a load balancer by their own addresses", async () => {
     const trustedProxies = [IpNetwork.parse("127.0.0.1")];
     const setup = start(0, { trustedProxies });
-    const { socket } = call(setup);
-    const { bytes, up } = makeInit({ transport: "abridged", dcId: 2 }, SECRET.key);
+    const { socket } = new TestClient(setup);
+    const { bytes, up } = makeInit({ transport: "abridged", dcId: 2 }, FAMILY.key);
     const header = Buffer.from("PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n");
     socket.write(Buffer.concat([header, bytes, up.update(Buffer.from("hello"))]));
     await eventually(() => types(setup).includes("connected"));
     expect(setup.events.at(-1)?.session.client).toBe("203.0.113.9");
     socket.destroy();
-    const refused = call(start(0, { trustedProxies: [IpNetwork.parse("192.0.2.1")] }));
+    const refused = new TestClient(start(0, { trustedProxies: [IpNetwork.parse("192.0.2.1")] }));
     await eventually(() => refused.signs.includes("end"));
-    expect(refused.heard()).toHaveLength(0);
+    expect(refused.heard).toHaveLength(0);
     refused.socket.destroy();
   });
 });

@@ -1,6 +1,6 @@
 import { dlopen } from "bun:ffi";
 import { afterEach, beforeEach, describe, expect, spyOn, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { RouteError } from "../../src/core/errors.ts";
 import { parseOutboundProxy } from "../../src/net/outbound-proxy.ts";
@@ -55,15 +55,26 @@ async function refusal(dialing: Promise<unknown>): Promise<RouteError> {
   throw error;
 }
 
-const fileDescriptors = (): number => readdirSync("/proc/self/fd").length;
+const fileDescriptors = (): string[] => readdirSync("/proc/self/fd");
 
-/** Sockets that are held to `port` on loopback, also those that the kernel still connects. */
+/** Sockets that this process holds to `port` on loopback, also those that the kernel still connects. */
 function socketsTo(port: number): number {
   const remote = `0100007F:${port.toString(16).toUpperCase().padStart(4, "0")}`;
-  return readFileSync("/proc/self/net/tcp", "latin1")
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/))
-    .filter(([, , to, , , , , , , inode]) => to === remote && inode !== "0").length;
+  const all = readFileSync("/proc/self/net/tcp", "latin1").split("\n");
+  const fields = all.map((line) => line.trim().split(/\s+/));
+  const inodes = fields.flatMap(([, , to, , , , , , , inode]) =>
+    to === remote ? [`socket:[${inode}]`] : [],
+  );
+  const own = fileDescriptors().filter((fd) => inodes.includes(targetOf(fd)));
+  return own.length;
+}
+
+function targetOf(fd: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return ""; // of the listing itself
+  }
 }
 
 /** A listening socket of which nobody accepts, with a full backlog: the kernel drops what else comes. */
@@ -365,14 +376,14 @@ describe("TcpDialer.dial() through a proxy", () => {
           else socket.write(way === "garbage" ? "220 mail.example.org" : "HTTP/1.1 403 Forbidden\r\n\r\n");
         });
       });
-      const before = fileDescriptors();
+      const before = fileDescriptors().length;
       const dialer = newDialer({ proxy: `http://127.0.0.1:${port}` });
       for (let attempt = 0; attempt < 5; attempt += 1) {
         expect((await refusal(dialer.dial({ host: "a", port: 1 }, never))).code).toBe("PROXY");
       }
       await eventually(() => {
         for (const socket of sockets) socket.end();
-        return sockets.size === 0 && fileDescriptors() <= before;
+        return sockets.size === 0 && fileDescriptors().length <= before;
       });
     },
   );
