@@ -1,5 +1,6 @@
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
+import { dirname, resolve } from "node:path";
 import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import type { LoadedConfig } from "../config/load-config.ts";
@@ -53,6 +54,12 @@ export async function serve(load: () => LoadedConfig, version: string): Promise<
     log.warn(
       `${config.user} cannot read ${loaded.file}, so it cannot be reloaded: chgrp and chmod 640 let it`,
     );
+  const logFolder = file === undefined ? undefined : dirname(resolve(file.path));
+  if (logFolder !== undefined && !isOpen(logFolder))
+    log.warn(
+      `the log file cannot be rotated: ${config.user ?? "this user"} may not make files in ${logFolder}; ` +
+        "give it a folder of its own",
+    );
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
 
   await signals.ended;
@@ -104,15 +111,22 @@ async function giveUpPrivileges({ user, group, logFile }: Config): Promise<void>
   }
   becomeAccount(account);
   if (folder === undefined) return;
-  try {
-    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
-  } catch (error) {
+  if (!isOpen(folder, constants.R_OK)) {
     throw new StartError(
       "FILE",
       `Cannot use ${folder} as ${account.user}: a folder above it is closed to that user`,
       "set TGWS_HOME to a folder of its own, for example /var/lib/tgws",
-      error,
     );
+  }
+}
+
+/** Whether this process may make files in a folder, and what else `mode` says. */
+function isOpen(folder: string, mode = 0): boolean {
+  try {
+    accessSync(folder, mode | constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -113,7 +113,9 @@ for (const workers of [1, 2]) {
         {
           await using proxy = await start(home, workers, ["--log-file", log]);
           const { port } = proxy;
-          (await openSession({ port, secret: ANN }))[Symbol.dispose]();
+          // So many that each worker has some: the first one keeps what is learned about routes.
+          for (let count = 0; count < 16 * workers; count++)
+            (await openSession({ port, secret: ANN }))[Symbol.dispose]();
           const from = proxy.stderr.length;
           rewrite(home, "max-connections = 2");
           proxy.signal("SIGHUP");
@@ -189,6 +191,27 @@ describe.skipIf(missing !== undefined)("--user", () => {
       expect(statSync(join(home.path, "mine")).uid).toBe(0);
       expect(statSync(home.file).uid).toBe(0);
       expect(statSync(join(home.path, "hellos")).uid).toBe(idsOf(NOBODY).uid);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "starts with a log file that is full in a folder of root's, and says that it cannot be rotated",
+    async () => {
+      using home = makeHome();
+      const folder = mkdtempSync(join(tmpdir(), "tgws-root-"));
+      try {
+        chmodSync(folder, 0o755);
+        const log = join(folder, "log");
+        writeFileSync(log, "x".repeat(2 * 1024 * 1024));
+        await using proxy = await start(home, 1, ["--log-file", log, "--log-max-mb", "1"]);
+        const [, named] = await proxy.logged(/cannot be rotated: nobody may not make files in (\S+);/);
+        expect(named).toBe(folder);
+        expect(proxy.stderr).toMatch(/error Cannot write the log file, which is tried again .* rename/);
+        (await openSession({ port: proxy.port, secret: ANN }))[Symbol.dispose]();
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
     },
     LIMIT_MS,
   );
