@@ -117,7 +117,7 @@ for (const workers of [1, 2]) {
           for (let count = 0; count < 16 * workers; count++)
             (await openSession({ port, secret: ANN }))[Symbol.dispose]();
           const from = proxy.stderr.length;
-          rewrite(home, "max-connections = 2");
+          rewrite(home, "max-connections = 100");
           proxy.signal("SIGHUP");
           const [line] = await proxy.loggedSince(from, /configuration .*/, LATE_MS);
           expect(line).toBe("configuration reloaded: changed users ann");
