@@ -69,7 +69,12 @@ export function findAccount(user: string | undefined, group: string | undefined)
  * @throws {StartError} `PRIVILEGES` when that fails, or anything is left of what it was: then nothing may go on.
  */
 export function becomeAccount({ user, uid, gid }: Account): void {
-  if (process.getuid?.() !== 0) return; // it is that user already
+  if (process.getuid?.() !== 0) {
+    // It is that user already; whoever made it so may have left it a way back.
+    const way = findWayBack();
+    if (way === undefined) return;
+    throw failure(`Cannot stay ${user}: ${way}`, "start it as root, or without CAP_SETUID and CAP_SETGID");
+  }
   try {
     // With the groups of that user; one that has only a number has none.
     if (/^\d+$/.test(user)) process.setgroups?.([gid]);
@@ -84,6 +89,8 @@ export function becomeAccount({ user, uid, gid }: Account): void {
       error,
     );
   }
+  if (process.getgroups?.().includes(0))
+    throw failure(`Cannot become ${user}: it is in the group root`, "take it out of that group");
   const left = findLeftovers(uid, gid);
   if (left !== undefined)
     throw failure(`Cannot become ${user}: ${left}`, "this is a bug, or a very old kernel");
@@ -93,12 +100,21 @@ export function becomeAccount({ user, uid, gid }: Account): void {
 function findLeftovers(uid: number, gid: number): string | undefined {
   if (process.getuid?.() !== uid || process.geteuid?.() !== uid) return "it is another user still";
   if (process.getgid?.() !== gid || process.getegid?.() !== gid) return "it is in another group still";
-  if (process.getgroups?.().includes(0)) return "it is in the group root still";
+  const way = findWayBack();
+  if (way !== undefined || process.platform !== "linux") return way;
+  try {
+    const capabilities = /^Cap(?:Prm|Eff):\t0*[1-9a-f]/m;
+    return capabilities.test(readFileSync("/proc/self/status", "utf8"))
+      ? "it has capabilities still"
+      : undefined;
+  } catch {
+    return "without /proc nobody knows which capabilities it has still";
+  }
+}
+
+function findWayBack(): string | undefined {
   if (succeeds(() => process.setuid?.(0))) return "it can become root again";
   if (succeeds(() => process.setgid?.(0))) return "it can join the group root again";
-  const capabilities = /^Cap(?:Prm|Eff):\t0*[1-9a-f]/m;
-  if (process.platform === "linux" && capabilities.test(readFileSync("/proc/self/status", "utf8")))
-    return "it has capabilities still";
   return undefined;
 }
 

@@ -241,6 +241,30 @@ describe.skipIf(missing !== undefined)("--user", () => {
     }
   });
 
+  it.skipIf(!canKeep("setuid"))("is not content to be that user with a way back to root", async () => {
+    const home = mkdtempSync(join(tmpdir(), "tgws-nobody-"));
+    try {
+      chmodSync(home, 0o777);
+      for (const [right, way] of [
+        ["setuid", /Cannot stay nobody: it can become root again\n.*hint/s],
+        ["setgid", /Cannot stay nobody: it can join the group root again\n.*hint/s],
+      ] as const) {
+        expect(await refuses(["--user", NOBODY], { home, as: [...AS_NOBODY, ...keeping(right)] })).toMatch(
+          way,
+        );
+      }
+      // Another right is no way back: to open low ports, for example.
+      const [executable = "", ...rest] = [...AS_NOBODY, ...keeping("net_bind_service"), ...SOURCE];
+      const port = freeLowPort();
+      const args = ["--user", NOBODY];
+      const options = { command: [executable, ...rest] as const, stub, secrets: [], home, port, args };
+      await using proxy = await ProxyProcess.start(options);
+      expect(proxy.port).toBe(port);
+    } finally {
+      rmSync(home, { recursive: true, force: true });
+    }
+  });
+
   it("does not start where its folder is closed to the user", async () => {
     const closed = mkdtempSync(join(tmpdir(), "tgws-closed-"));
     try {
@@ -345,6 +369,17 @@ function freeLowPort(first = 600): number {
     } catch {} // taken
   }
   throw new Error(`There is no free port from ${first} on`);
+}
+
+/** Has `setpriv` leave a program one right of root's. */
+function keeping(right: string): readonly string[] {
+  return [`--inh-caps=+${right}`, `--ambient-caps=+${right}`];
+}
+
+function canKeep(right: string): boolean {
+  if (missing !== undefined || Bun.which("setpriv") === null) return false;
+  const [executable = "", ...args] = [...AS_NOBODY, ...keeping(right), "true"];
+  return Bun.spawnSync([executable, ...args], { stdout: "ignore", stderr: "ignore" }).success;
 }
 
 /** Why this cannot be tested here; `undefined`: it can. */
