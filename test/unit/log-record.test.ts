@@ -128,6 +128,7 @@ describe("hideKnownKeys()", () => {
     withForm(0xdd).toString("base64"),
     withForm(0xee).toString("base64url"),
     `xyz${Buffer.from(key).toString("base64url")}`,
+    encodeURIComponent(`/+${withForm(0xee).toString("base64")}`),
     `tg://proxy?server=a&secret=${withForm(0xee).toString("base64url")}&port=1`,
   ])("takes the key out of %j", (text) => {
     const hidden = hide(`Cannot use ${text}: no`);
