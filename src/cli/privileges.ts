@@ -1,16 +1,4 @@
-import {
-  closeSync,
-  constants,
-  fchownSync,
-  fstatSync,
-  lchownSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-} from "node:fs";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { StartError } from "../core/errors.ts";
 
 /** Who to become. */
@@ -124,64 +112,6 @@ function succeeds(attempt: () => void): boolean {
     return true;
   } catch {
     return false;
-  }
-}
-
-/**
- * Gives what the program keeps in `folder` to `account`, as long as it is root's; makes the folder when it is missing.
- *
- * @param isOurs Tells by its name whether a file is one that the program writes.
- * @throws {StartError} `FILE`
- */
-export function handOver(folder: string, account: Account, isOurs: (name: string) => boolean): void {
-  const { uid, gid } = account;
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const give = (path: string): void => {
-      const { uid: owner, nlink } = lstatSync(path);
-      // A link to a file of somebody else must not give that away.
-      if (owner === 0 && (nlink === 1 || path === folder)) lchownSync(path, uid, gid);
-    };
-    give(folder);
-    for (const name of readdirSync(folder)) if (isOurs(name)) give(join(folder, name));
-  } catch (error) {
-    const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
-    throw new StartError(
-      "FILE",
-      `Cannot give ${folder} to ${account.user}: ${why}`,
-      "set TGWS_HOME to a folder of its own, for example /var/lib/tgws",
-      error,
-    );
-  }
-}
-
-/**
- * Gives one file to `account`, as long as it is root's or not there: then it is made.
- *
- * What is a link stays as it is. Who may write to its folder could have made it, and root would make or give away a
- * file of their choice.
- *
- * @throws {StartError} `FILE`
- */
-export function handOverFile(path: string, { uid, gid, user }: Account): void {
-  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
-  try {
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true) return;
-    const file = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
-    try {
-      const { uid: owner, nlink } = fstatSync(file);
-      if (owner === 0 && nlink === 1) fchownSync(file, uid, gid);
-    } finally {
-      closeSync(file);
-    }
-  } catch (error) {
-    const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
-    throw new StartError(
-      "FILE",
-      `Cannot give ${path} to ${user}: ${why}`,
-      "choose another file: --log-file",
-      error,
-    );
   }
 }
 

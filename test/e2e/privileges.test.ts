@@ -195,6 +195,42 @@ describe.skipIf(missing !== undefined)("--user", () => {
     LIMIT_MS,
   );
 
+  it("gives away no folder in which there is more of root's", async () => {
+    for (const make of [
+      (home: string) => mkdirSync(join(home, "ssh")),
+      (home: string) => writeFileSync(join(home, ".bashrc"), ""),
+      (home: string) => writeFileSync(join(home, "tgws"), "", { mode: 0o755 }),
+    ]) {
+      const home = mkdtempSync(join(tmpdir(), "tgws-shared-"));
+      try {
+        chmodSync(home, 0o755);
+        make(home);
+        const text = await refuses(["--user", NOBODY], { home });
+        expect(text).toMatch(/Cannot give \S+ to nobody: there is more in it .*\n.*hint: .*TGWS_HOME/s);
+        expect(statSync(home).uid).toBe(0);
+      } finally {
+        rmSync(home, { recursive: true, force: true });
+      }
+    }
+  });
+
+  it(
+    "says when its configuration is where the user can replace it, and root would follow",
+    async () => {
+      using home = makeHome();
+      {
+        await using proxy = await start(home, 1);
+        const [, file] = await proxy.logged(/nobody can replace (\S+), and root does what it says/);
+        expect(file).toBe(home.file);
+      }
+      using place = makeHome();
+      using other = new ConfigHome("");
+      await using proxy = await start(other, 1, ["--config", place.file]);
+      expect(proxy.stderr).not.toMatch(/can replace/);
+    },
+    LIMIT_MS,
+  );
+
   it(
     "starts with a log file that is full in a folder of root's, and says that it cannot be rotated",
     async () => {
