@@ -81,7 +81,7 @@ export class LineTerminal implements LogSink {
   /** Writes what there is, one write at a time; on another thread, since a pipe may be full. */
   #write(): void {
     if (this.#lines === "" || this.#writing) return;
-    const count = this.#count;
+    const [count, dropped] = [this.#count, this.#dropped];
     const bytes = Buffer.from(this.#take());
     this.#writing = true;
     const next = (rest: Buffer): void => {
@@ -89,7 +89,10 @@ export class LineTerminal implements LogSink {
         if (error === null && written < rest.length) return next(rest.subarray(written));
         if (error?.code === "EAGAIN") return void setTimeout(next, AGAIN_MS, rest).unref(); // somebody shares it
         // Whoever read the log is gone, or the disk is full: the proxy goes on without.
-        if (error !== null) this.#lose(count);
+        if (error !== null) {
+          this.#lose(count);
+          this.#dropped += dropped; // who reads next has not heard of those either
+        }
         this.#writing = false;
         if (this.#lines === "") this.#onIdle?.();
         else this.#write();

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { eventually } from "../support/sessions.ts";
@@ -99,6 +99,32 @@ describe("the log on standard error", () => {
     const kept = lines.filter((line) => /info {2}x{100}\d+$/.test(line)).length;
     expect(kept + Number(dropped)).toBe(FLOOD);
     expect(lines.length).toBe(kept + 3); // the first, the note, the last
+  });
+
+  test.if(LINUX)("says how many lines a full disk did not take once it takes some again", async () => {
+    // A limit on the size of files is the nearest to a full disk that needs no disk.
+    const file = join(folder, "log");
+    const script = `
+      import { truncateSync } from "node:fs";
+      import { createLogger } from ${JSON.stringify(SOURCE)};
+      const log = await createLogger({ level: "info", format: "plain", file: undefined });
+      const say = async (message) => {
+        log.write({ time: Date.now(), level: "info", message, fields: undefined });
+        await Bun.sleep(10);
+      };
+      for (let at = 0; at < 20; at += 1) await say("x".repeat(1_000));
+      truncateSync(${JSON.stringify(file)}, 0);
+      await say("one");
+      await say("two");
+      await log.close();
+    `;
+    const command = `trap "" XFSZ; ulimit -f 16; exec "$0" -e "$1" 2>>'${file}'`;
+    expect(await Bun.spawn(["sh", "-c", command, process.execPath, script]).exited).toBe(0);
+    const said = readFileSync(file, "utf8");
+    expect(said).toMatch(/ info {2}one\n/);
+    expect(said).toMatch(/ info {2}two\n/);
+    const [, dropped] = /(\d+) lines were dropped/.exec(said) ?? [];
+    expect(Number(dropped)).toBeGreaterThan(3);
   });
 
   test.if(LINUX)("counts as dropped what a full disk did not take", async () => {
