@@ -1,16 +1,4 @@
-import {
-  closeSync,
-  constants,
-  fchownSync,
-  fstatSync,
-  lchownSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-} from "node:fs";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { StartError } from "../core/errors.ts";
 
 /** Who to become. */
@@ -69,7 +57,12 @@ export function findAccount(user: string | undefined, group: string | undefined)
  * @throws {StartError} `PRIVILEGES` when that fails, or anything is left of what it was: then nothing may go on.
  */
 export function becomeAccount({ user, uid, gid }: Account): void {
-  if (process.getuid?.() !== 0) return; // it is that user already
+  if (process.getuid?.() !== 0) {
+    // It is that user already; whoever made it so may have left it a way back.
+    const way = findWayBack();
+    if (way === undefined) return;
+    throw failure(`Cannot stay ${user}: ${way}`, "start it as root, or without CAP_SETUID and CAP_SETGID");
+  }
   try {
     // With the groups of that user; one that has only a number has none.
     if (/^\d+$/.test(user)) process.setgroups?.([gid]);
@@ -84,6 +77,8 @@ export function becomeAccount({ user, uid, gid }: Account): void {
       error,
     );
   }
+  if (process.getgroups?.().includes(0))
+    throw failure(`Cannot become ${user}: it is in the group root`, "take it out of that group");
   const left = findLeftovers(uid, gid);
   if (left !== undefined)
     throw failure(`Cannot become ${user}: ${left}`, "this is a bug, or a very old kernel");
@@ -93,12 +88,17 @@ export function becomeAccount({ user, uid, gid }: Account): void {
 function findLeftovers(uid: number, gid: number): string | undefined {
   if (process.getuid?.() !== uid || process.geteuid?.() !== uid) return "it is another user still";
   if (process.getgid?.() !== gid || process.getegid?.() !== gid) return "it is in another group still";
-  if (process.getgroups?.().includes(0)) return "it is in the group root still";
+  const way = findWayBack();
+  if (way !== undefined || process.platform !== "linux") return way;
+  const capabilities = /^Cap(?:Prm|Eff):\t0*[1-9a-f]/m;
+  return capabilities.test(readFileSync("/proc/self/status", "utf8"))
+    ? "it has capabilities still"
+    : undefined;
+}
+
+function findWayBack(): string | undefined {
   if (succeeds(() => process.setuid?.(0))) return "it can become root again";
   if (succeeds(() => process.setgid?.(0))) return "it can join the group root again";
-  const capabilities = /^Cap(?:Prm|Eff):\t0*[1-9a-f]/m;
-  if (process.platform === "linux" && capabilities.test(readFileSync("/proc/self/status", "utf8")))
-    return "it has capabilities still";
   return undefined;
 }
 
@@ -108,64 +108,6 @@ function succeeds(attempt: () => void): boolean {
     return true;
   } catch {
     return false;
-  }
-}
-
-/**
- * Gives what the program keeps in `folder` to `account`, as long as it is root's; makes the folder when it is missing.
- *
- * @param isOurs Tells by its name whether a file is one that the program writes.
- * @throws {StartError} `FILE`
- */
-export function handOver(folder: string, account: Account, isOurs: (name: string) => boolean): void {
-  const { uid, gid } = account;
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    const give = (path: string): void => {
-      const { uid: owner, nlink } = lstatSync(path);
-      // A link to a file of somebody else must not give that away.
-      if (owner === 0 && (nlink === 1 || path === folder)) lchownSync(path, uid, gid);
-    };
-    give(folder);
-    for (const name of readdirSync(folder)) if (isOurs(name)) give(join(folder, name));
-  } catch (error) {
-    const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
-    throw new StartError(
-      "FILE",
-      `Cannot give ${folder} to ${account.user}: ${why}`,
-      "set TGWS_HOME to a folder of its own, for example /var/lib/tgws",
-      error,
-    );
-  }
-}
-
-/**
- * Gives one file to `account`, as long as it is root's or not there: then it is made.
- *
- * What is a link stays as it is. Who may write to its folder could have made it, and root would make or give away a
- * file of their choice.
- *
- * @throws {StartError} `FILE`
- */
-export function handOverFile(path: string, { uid, gid, user }: Account): void {
-  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_WRONLY } = constants;
-  try {
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() === true) return;
-    const file = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
-    try {
-      const { uid: owner, nlink } = fstatSync(file);
-      if (owner === 0 && nlink === 1) fchownSync(file, uid, gid);
-    } finally {
-      closeSync(file);
-    }
-  } catch (error) {
-    const why = error instanceof Error && "code" in error ? String(error.code) : String(error);
-    throw new StartError(
-      "FILE",
-      `Cannot give ${path} to ${user}: ${why}`,
-      "choose another file: --log-file",
-      error,
-    );
   }
 }
 

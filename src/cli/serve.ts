@@ -1,5 +1,6 @@
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
+import { dirname, resolve } from "node:path";
 import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import type { LoadedConfig } from "../config/load-config.ts";
@@ -30,7 +31,7 @@ export async function serve(load: () => LoadedConfig, version: string): Promise<
   const sockets =
     workers.count > 1 || config.user !== undefined ? await openSockets(config, workers.count) : undefined;
   const status = await openStatus(config, () => proxy);
-  await giveUpPrivileges(config);
+  const warnings = await giveUpPrivileges(loaded);
 
   const { logLevel: level, logFormat: format, logFile: file } = config;
   const known: KnownKeys = { keys: [] };
@@ -48,10 +49,16 @@ export async function serve(load: () => LoadedConfig, version: string): Promise<
     formatBanner({ version, config, port: proxy.port, secrets: resolveSecrets(config), qr: isatty(1) }),
   );
   if (status !== undefined) log.info(`metrics and health: http://${formatHost(config)}:${status.port}/`);
-  for (const warning of [...loaded.warnings, ...workers.warnings]) log.warn(warning);
+  for (const warning of [...loaded.warnings, ...workers.warnings, ...warnings]) log.warn(warning);
   if (loaded.file !== undefined && !isReadable(loaded.file))
     log.warn(
       `${config.user} cannot read ${loaded.file}, so it cannot be reloaded: chgrp and chmod 640 let it`,
+    );
+  const logFolder = file === undefined ? undefined : dirname(resolve(file.path));
+  if (logFolder !== undefined && !isOpen(logFolder))
+    log.warn(
+      `the log file cannot be rotated: ${config.user ?? "this user"} may not make files in ${logFolder}; ` +
+        "give it a folder of its own",
     );
   if (!config.tlsVerify) log.warn("certificates are not verified: whoever is between can pose as Telegram");
 
@@ -91,28 +98,43 @@ async function openStatus(
   return startStatusServer({ ...status, token, source: { report, ready } });
 }
 
-/** With `--user`: becomes that user, who then has what the program keeps. */
-async function giveUpPrivileges({ user, group, logFile }: Config): Promise<void> {
-  if (user === undefined && group === undefined) return;
-  const { becomeAccount, findAccount, handOver, handOverFile } = await import("./privileges.ts");
+/** With `--user`: becomes that user, who then has what the program keeps. @returns What is to be said about it. */
+async function giveUpPrivileges({ config, file }: LoadedConfig): Promise<readonly string[]> {
+  const { user, group, logFile } = config;
+  if (user === undefined && group === undefined) return [];
+  const { becomeAccount, findAccount } = await import("./privileges.ts");
+  const { canReplace, handOver, handOverFile } = await import("./hand-over.ts");
   const account = findAccount(user, group);
-  if (account === undefined) return;
+  if (account === undefined) return [];
   const folder = stateFolder();
-  if (process.getuid?.() === 0) {
+  const wasRoot = process.getuid?.() === 0;
+  if (wasRoot) {
     if (folder !== undefined) handOver(folder, account, isStateFile);
     if (logFile !== undefined) handOverFile(logFile.path, account);
   }
+  const follows = wasRoot && file !== undefined && canReplace(resolve(file), account);
   becomeAccount(account);
-  if (folder === undefined) return;
-  try {
-    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
-  } catch (error) {
+  if (folder !== undefined && !isOpen(folder, constants.R_OK)) {
     throw new StartError(
       "FILE",
       `Cannot use ${folder} as ${account.user}: a folder above it is closed to that user`,
       "set TGWS_HOME to a folder of its own, for example /var/lib/tgws",
-      error,
     );
+  }
+  if (!follows) return [];
+  return [
+    `${account.user} can replace ${file}, and root does what it says at the next start: ` +
+      "keep it in a folder of root's, such as /etc/tgws, and name it with --config",
+  ];
+}
+
+/** Whether this process may make files in a folder, and what else `mode` says. */
+function isOpen(folder: string, mode = 0): boolean {
+  try {
+    accessSync(folder, mode | constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 

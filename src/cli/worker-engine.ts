@@ -1,7 +1,7 @@
 import type { Config } from "../config/config.ts";
 import { closeDescriptor } from "../net/libc.ts";
 import type { ListeningSocket } from "../net/listening-socket.ts";
-import { addFigures, type Figures, NO_FIGURES, retireFigures } from "../observe/figures.ts";
+import { addFigures, type Figures, forgetUsersBut, NO_FIGURES, retireFigures } from "../observe/figures.ts";
 import type { ProcessLogger } from "../observe/log.ts";
 import type { LogRecord } from "../observe/log-record.ts";
 import type { ProcessFigures } from "../observe/process-figures.ts";
@@ -100,7 +100,11 @@ export class WorkerEngine implements Engine, WorkerListener {
     const errors = await this.#ask(this.#supervisor.live, RELOAD_MS, (worker, id) => {
       worker.post({ type: "reload", id, settings: formatSettings(settings) });
     });
-    if (errors.length === 0) return;
+    if (errors.length === 0) {
+      // As the workers do: what is left of users that are gone would stay for good.
+      this.#retired = forgetUsersBut(this.#retired, new Set(settings.secrets.map(({ name }) => name)));
+      return;
+    }
     this.#settings = before;
     // Some may have taken them: all of them go back.
     this.#supervisor.broadcast({ type: "reload", id: UNASKED, settings: formatSettings(before) });

@@ -147,6 +147,12 @@ export function retireFigures(figures: Figures): Figures {
   };
 }
 
+/** The figures without users whom nobody has named. */
+export function forgetUsersBut(figures: Figures, names: ReadonlySet<string>): Figures {
+  const users = Object.entries(figures.users).filter(([name]) => names.has(name));
+  return { ...figures, users: Object.fromEntries(users) };
+}
+
 /** How many in all. */
 export function sumOf(tally: Tally): number {
   let sum = 0;

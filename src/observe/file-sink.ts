@@ -1,4 +1,4 @@
-import { rmSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync, rmSync } from "node:fs";
 import type { RotatingFileStream } from "rotating-file-stream";
 import { StartError } from "../core/errors.ts";
 import type { LogFormatter, LogRecord, LogSink } from "./log-record.ts";
@@ -16,6 +16,7 @@ export interface LogFileOptions {
 const RETRY_MS = 60_000;
 /** What may wait for a disk that does not keep up, in bytes. */
 const WAITING_LIMIT = 1024 * 1024;
+const NEW_LINE = 0x0a;
 
 /** Lines in a file with a date, and a new file when it gets too big. A file that fails is tried again later. */
 export class FileSink implements LogSink {
@@ -28,26 +29,29 @@ export class FileSink implements LogSink {
   #reopened: Promise<void> = Promise.resolve();
   #closed = false;
   #lost = 0;
+  /** It has been said that the file cannot be written, and not yet that it can be again. */
+  #failing = false;
   /** Lines that were lost since the file failed. */
   #missing = 0;
 
-  private constructor(
-    options: LogFileOptions,
-    { format, say, retryMs = RETRY_MS }: FileSinkDeps,
-    stream: RotatingFileStream,
-  ) {
+  private constructor(options: LogFileOptions, { format, say, retryMs = RETRY_MS }: FileSinkDeps) {
     this.#options = options;
     this.#format = format;
     this.#say = say;
     this.#retryMs = retryMs;
-    this.#use(stream);
   }
 
-  /** @throws {StartError} `FILE` when it cannot be written. */
+  /** @throws {StartError} `FILE` when it cannot be written, unless that is for want of a place for the old one. */
   static async open(options: LogFileOptions, deps: FileSinkDeps): Promise<FileSink> {
+    const sink = new FileSink(options, deps);
     try {
-      return new FileSink(options, deps, await openStream(options));
+      sink.#use(await openStream(options));
+      return sink;
     } catch (error) {
+      if (isAboutMoving(error)) {
+        sink.#fail(error); // it was fine until it got too big: no reason not to start
+        return sink;
+      }
       throw new StartError(
         "FILE",
         `Cannot write the log file ${options.path}: ${describe(error)}`,
@@ -102,23 +106,33 @@ export class FileSink implements LogSink {
 
   #use(stream: RotatingFileStream): void {
     clearTimeout(this.#retry);
+    const cut = this.#stream === undefined && endsInsideLine(this.#options.path) ? "\n" : "";
     this.#stream = stream;
     stream.on("error", (error) => {
       if (stream === this.#stream) this.#fail(error);
     });
-    if (this.#missing === 0) return;
-    const message = `the log file is written again; ${this.#missing} lines are not in it`;
-    this.#missing = 0;
+    const missing = this.#missing;
+    if (missing === 0) {
+      this.#failing = false;
+      if (cut !== "") stream.write(cut);
+      return;
+    }
+    const message = `the log file is written again; ${missing} lines are not in it`;
     const record: LogRecord = { time: Date.now(), level: "warn", message, fields: undefined };
-    this.#say(record);
-    this.write(record);
+    // A full disk opens the file as always: only what was written tells.
+    stream.write(`${cut}${this.#format(record)}\n`, (error) => {
+      if (error) return;
+      this.#failing = false;
+      this.#missing -= missing;
+      this.#say(record);
+    });
   }
 
   /** A full disk must not end the proxy. The terminal still has the log. */
   #fail(error: unknown): void {
-    const first = this.#stream !== undefined;
     this.#stream = undefined;
-    if (first) {
+    if (!this.#failing) {
+      this.#failing = true;
       const message = `Cannot write the log file, which is tried again every minute: ${describe(error)}`;
       this.#say({ time: Date.now(), level: "error", message, fields: undefined });
     }
@@ -160,6 +174,27 @@ function endStream(stream: RotatingFileStream): Promise<void> {
   stream.once("error", () => resolve());
   stream.end(() => resolve());
   return promise;
+}
+
+/** Whether the old file could not be moved away: a new one would need a place in its folder, too. */
+function isAboutMoving(error: unknown): boolean {
+  return error instanceof Error && "syscall" in error && error.syscall === "rename";
+}
+
+/** Whether the last line has no end: a full disk takes a part of what is written. */
+function endsInsideLine(path: string): boolean {
+  try {
+    const file = openSync(path, "r");
+    try {
+      const { size } = fstatSync(file);
+      const last = new Uint8Array(1);
+      return size > 0 && readSync(file, last, 0, 1, size - 1) === 1 && last[0] !== NEW_LINE;
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    return false; // it may be written, and not read
+  }
 }
 
 function describe(error: unknown): string {

@@ -11,8 +11,8 @@ export function hideKeys(text: string): string {
 }
 
 const KEY_LENGTH = 16;
-/** What may be base64, in any of its alphabets, and long enough to hold a key. */
-const BASE64 = /[\w+/-]{22,}/g;
+/** What may be base64, in any of its alphabets and as links have it, and long enough to hold a key. */
+const BASE64 = /(?:[\w+/-]|%2[bf]){22,}/gi;
 
 /**
  * Makes a function that takes these very keys out of a text in base64, too, wherever they are in it: links have a byte
@@ -36,7 +36,8 @@ export function hideKnownKeys(keys: () => readonly Uint8Array[]): (text: string)
 }
 
 /** A run may begin with what is not base64, so it is read from each of its first four characters on. */
-function holds(run: string, known: ReadonlySet<string>): boolean {
+function holds(written: string, known: ReadonlySet<string>): boolean {
+  const run = written.replaceAll(/%2b/gi, "+").replaceAll(/%2f/gi, "/");
   for (let skipped = 0; skipped < 4; skipped += 1) {
     const bytes = Buffer.from(run.slice(skipped), "base64").toString("latin1");
     for (let at = 0; at + KEY_LENGTH <= bytes.length; at += 1) {

@@ -32,16 +32,18 @@ const MESSAGE_LIMIT = 4_000;
 const FIELD_LIMIT = 500;
 /** Fields that are numbers of bytes: `1.2KB` for a person. */
 const BYTE_FIELDS: ReadonlySet<string> = new Set(["up", "down"]);
+/** What a terminal obeys, or what breaks or turns a line for whoever looks at it. */
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
 /** `message key=value key="two words"`; what is undefined is left out. Line breaks become spaces. */
 export function formatLine(message: string, fields: LogFields = {}): string {
   const oneLine = cut(message, MESSAGE_LIMIT).replaceAll(/\s*[\r\n]+\s*/g, " ");
-  const parts = [oneLine.replaceAll(/\p{Cc}/gu, "\uFFFD")];
+  const parts = [oneLine.replaceAll(UNSEEN, "\uFFFD")];
   for (const [key, value] of Object.entries(fields)) {
     if (value === undefined) continue;
     const bytes = typeof value === "number" && BYTE_FIELDS.has(key);
     const text = cut(bytes ? formatBytes(value).replace(" ", "") : String(value), FIELD_LIMIT);
-    parts.push(`${key}=${/[\s"=\p{Cc}]/u.test(text) ? quote(text) : text}`);
+    parts.push(`${key}=${/[\s"=\p{Cc}\p{Cf}]/u.test(text) ? quote(text) : text}`);
   }
   return parts.join(" ");
 }
@@ -66,12 +68,18 @@ export function formatJson({ time, level, message, fields, repeated }: LogRecord
   for (const [key, value] of Object.entries(fields ?? {})) {
     if (!(key in line)) line[key] = typeof value === "string" ? cut(value, FIELD_LIMIT) : value;
   }
-  return JSON.stringify(line);
+  return JSON.stringify(line).replaceAll(UNSEEN, formatEscape);
 }
 
-/** JSON's quotes leave some control characters as they are. */
+/** As JSON escapes those that it must. */
+function formatEscape(character: string): string {
+  const units = Array.from({ length: character.length }, (_, at) => character.charCodeAt(at));
+  return units.map((unit) => `\\u${unit.toString(16).padStart(4, "0")}`).join("");
+}
+
+/** JSON's quotes leave some of them as they are. */
 function quote(text: string): string {
-  return JSON.stringify(text).replaceAll(/\p{Cc}/gu, "\uFFFD");
+  return JSON.stringify(text).replaceAll(UNSEEN, "\uFFFD");
 }
 
 function cut(text: string, limit: number): string {

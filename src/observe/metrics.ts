@@ -2,7 +2,7 @@ import { REFUSAL_REASONS } from "../core/events.ts";
 import type { RouteFigures, Tally } from "./figures.ts";
 import type { Metric, MetricType, Sample } from "./prometheus-text.ts";
 import { END_REASONS, MASK_REASONS, PROXY_HEADER_FAULTS } from "./reasons.ts";
-import { type StatusReport, WORKER_STATES, type WorkerReport } from "./status-report.ts";
+import { type StatusReport, WORKER_STATES, type WorkerReport, type WorkerState } from "./status-report.ts";
 
 /** A metric, and how its series are read from a report. */
 export interface MetricDefinition {
@@ -155,7 +155,7 @@ export const METRICS: readonly MetricDefinition[] = [
     ofWorkers(report, ({ restarts }) => one(restarts)),
   ),
   gauge("tgws_worker_start_time_seconds", "When the worker was started, in seconds since 1970.", (report) =>
-    ofWorkers(report, ({ startedAt }) => one(startedAt / 1_000)),
+    ofWorkers(report, ({ startedAt, pid }) => (pid === undefined ? [] : one(startedAt / 1_000))),
   ),
   counter("tgws_worker_cpu_seconds_total", "Processor time of the worker.", (report) =>
     ofWorkers(report, ({ process }) =>
@@ -176,8 +176,10 @@ export const METRICS: readonly MetricDefinition[] = [
   gauge("tgws_worker_max_fds", "File descriptors that the worker may have open.", (report) =>
     ofWorkers(report, ({ process }) => perhaps(process?.maxFds)),
   ),
-  gauge("tgws_worker_event_loop_lag_seconds", "The worker's longest stall since the last report.", (report) =>
-    ofWorkers(report, ({ process }) => perhaps(process && process.loopLagMs / 1_000)),
+  gauge(
+    "tgws_worker_event_loop_lag_seconds",
+    "The worker's longest stall of the last minute or two.",
+    (report) => ofWorkers(report, ({ process }) => perhaps(process && process.loopLagMs / 1_000)),
   ),
 
   counter("process_cpu_seconds_total", "Processor time of the process that answers.", ({ process }) =>
@@ -203,6 +205,14 @@ export function readMetrics(report: StatusReport): readonly Metric[] {
 }
 
 type Read = MetricDefinition["read"];
+
+/** Which of the workers with one number is the one to show: the highest, of those the last. */
+const PRECEDENCE: Readonly<Record<WorkerState, number>> = {
+  draining: 0,
+  waiting: 1,
+  starting: 2,
+  running: 3,
+};
 
 function counter(name: string, help: string, read: Read): MetricDefinition {
   return { name, type: "counter", help, read };
@@ -251,6 +261,13 @@ function routes(report: StatusReport, read: (one: RouteFigures) => readonly Samp
   );
 }
 
+/** Of several workers with one number, the one that accepts: no series may come twice. */
 function ofWorkers(report: StatusReport, read: (one: WorkerReport) => readonly Sample[]): readonly Sample[] {
-  return report.workers.flatMap((worker) => labelled({ worker: worker.index }, read(worker)));
+  const chosen = new Map<number, WorkerReport>();
+  for (const worker of report.workers) {
+    const other = chosen.get(worker.index);
+    if (other === undefined || PRECEDENCE[worker.state] >= PRECEDENCE[other.state])
+      chosen.set(worker.index, worker);
+  }
+  return [...chosen.values()].flatMap((worker) => labelled({ worker: worker.index }, read(worker)));
 }

@@ -11,7 +11,7 @@ export interface ProcessFigures {
   /** `undefined` where the system does not tell. */
   readonly openFds: number | undefined;
   readonly maxFds: number | undefined;
-  /** The longest that a timer was late, since this was last read; 0 without a {@link LagWatch}. */
+  /** The longest that a timer was late, in the last minute or two; 0 without a {@link LagWatch}. */
   readonly loopLagMs: number;
 }
 
@@ -28,32 +28,42 @@ export function readProcessFigures(lag?: LagWatch): ProcessFigures {
     cpuSystemSeconds: system / 1_000_000,
     openFds: countOpenFds(),
     maxFds: readMaxFds(),
-    loopLagMs: lag?.takeMaxMs() ?? 0,
+    loopLagMs: lag?.maxMs ?? 0,
   };
 }
 
 /** How often the event loop is measured. */
 const LAG_EVERY_MS = 500;
+/** What was measured is told for so long at least: whoever asks comes every few seconds, and there may be several. */
+const LAG_TOLD_MS = 60_000;
 
 /** Measures how late timers fire: for so long, no session moved. */
 export class LagWatch {
   readonly #timer: ReturnType<typeof setInterval>;
   #due = performance.now() + LAG_EVERY_MS;
   #maxMs = 0;
+  /** Of the time before `#begunAt`. */
+  #maxBeforeMs = 0;
+  #begunAt = performance.now();
 
-  constructor() {
+  /** @param toldMs For how long a lag is told; it may be twice as long. */
+  constructor(toldMs = LAG_TOLD_MS) {
     this.#timer = setInterval(() => {
       const now = performance.now();
+      if (now - this.#begunAt >= toldMs) {
+        this.#maxBeforeMs = this.#maxMs;
+        this.#maxMs = 0;
+        this.#begunAt = now;
+      }
       this.#maxMs = Math.max(this.#maxMs, now - this.#due);
       this.#due = now + LAG_EVERY_MS;
     }, LAG_EVERY_MS);
     this.#timer.unref();
   }
 
-  /** The longest lag since this was last called, in milliseconds; one that is under way counts. */
-  takeMaxMs(): number {
-    const max = Math.max(this.#maxMs, performance.now() - this.#due, 0);
-    this.#maxMs = 0;
+  /** The longest lag of late, in milliseconds; one that is under way counts. To ask changes nothing. */
+  get maxMs(): number {
+    const max = Math.max(this.#maxMs, this.#maxBeforeMs, performance.now() - this.#due, 0);
     return Math.round(max * 1_000) / 1_000;
   }
 

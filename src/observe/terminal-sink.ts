@@ -7,17 +7,29 @@ const STDERR = 2;
 /** consola on a terminal. Loaded by need: it, and the streams it writes to, cost 5 MiB of memory. */
 export async function openPrettyTerminal(): Promise<LogSink> {
   const { createConsola, LogLevels } = await import("consola");
+  let text = "";
+  // It makes the text only. Its stream would wait for a terminal that was stopped (Ctrl-S), and every session with it.
+  const stream: NodeJS.WriteStream = Object.create(process.stderr, {
+    write: { value: (made: string) => (text += made) },
+  });
   const consola = createConsola({
     level: LogLevels.debug, // who writes has chosen already
-    stdout: process.stderr,
-    stderr: process.stderr,
+    stdout: stream,
+    stderr: stream,
+    throttle: 0, // repeats are folded before they come here
     formatOptions: { date: true },
   });
-  return { write: (record) => consola[record.level](formatText(record)) };
+  return new LineTerminal((record) => {
+    text = "";
+    consola[record.level](formatText(record));
+    return text.replace(/\n$/, "");
+  });
 }
 
 /** What may wait for a reader of standard error that does not keep up, in characters. */
 const WAITING_LIMIT = 64 * 1024;
+/** A pipe that says it is full is tried again after so long, in milliseconds. */
+const AGAIN_MS = 50;
 /** How long the last lines may take, in milliseconds. */
 const LAST_LINES_MS = 500;
 
@@ -30,6 +42,8 @@ const LAST_LINES_MS = 500;
 export class LineTerminal implements LogSink {
   readonly #format: LogFormatter;
   #lines = "";
+  /** Records in {@link LineTerminal.#lines}. */
+  #count = 0;
   #dropped = 0;
   #lost = 0;
   #writing = false;
@@ -46,12 +60,12 @@ export class LineTerminal implements LogSink {
 
   write(record: LogRecord): void {
     if (this.#lines.length > WAITING_LIMIT) {
-      this.#dropped += 1;
-      this.#lost += 1;
+      this.#lose(1);
       return;
     }
     if (this.#lines === "" && !this.#writing) setImmediate(() => this.#write());
     this.#lines += `${this.#format(record)}\n`;
+    this.#count += 1;
   }
 
   /** Gives a reader that has stopped a moment, no more. */
@@ -67,12 +81,18 @@ export class LineTerminal implements LogSink {
   /** Writes what there is, one write at a time; on another thread, since a pipe may be full. */
   #write(): void {
     if (this.#lines === "" || this.#writing) return;
+    const [count, dropped] = [this.#count, this.#dropped];
     const bytes = Buffer.from(this.#take());
     this.#writing = true;
     const next = (rest: Buffer): void => {
       write(STDERR, rest, (error, written) => {
-        // An error means that whoever read the log is gone: the proxy goes on without.
         if (error === null && written < rest.length) return next(rest.subarray(written));
+        if (error?.code === "EAGAIN") return void setTimeout(next, AGAIN_MS, rest).unref(); // somebody shares it
+        // Whoever read the log is gone, or the disk is full: the proxy goes on without.
+        if (error !== null) {
+          this.#lose(count);
+          this.#dropped += dropped; // who reads next has not heard of those either
+        }
         this.#writing = false;
         if (this.#lines === "") this.#onIdle?.();
         else this.#write();
@@ -84,8 +104,14 @@ export class LineTerminal implements LogSink {
   #take(): string {
     const lines = this.#lines + this.#note();
     this.#lines = "";
+    this.#count = 0;
     this.#dropped = 0;
     return lines;
+  }
+
+  #lose(count: number): void {
+    this.#dropped += count;
+    this.#lost += count;
   }
 
   #note(): string {

@@ -113,9 +113,11 @@ for (const workers of [1, 2]) {
         {
           await using proxy = await start(home, workers, ["--log-file", log]);
           const { port } = proxy;
-          (await openSession({ port, secret: ANN }))[Symbol.dispose]();
+          // So many that each worker has some: the first one keeps what is learned about routes.
+          for (let count = 0; count < 16 * workers; count++)
+            (await openSession({ port, secret: ANN }))[Symbol.dispose]();
           const from = proxy.stderr.length;
-          rewrite(home, "max-connections = 2");
+          rewrite(home, "max-connections = 100");
           proxy.signal("SIGHUP");
           const [line] = await proxy.loggedSince(from, /configuration .*/, LATE_MS);
           expect(line).toBe("configuration reloaded: changed users ann");
@@ -193,6 +195,63 @@ describe.skipIf(missing !== undefined)("--user", () => {
     LIMIT_MS,
   );
 
+  it("gives away no folder in which there is more of root's", async () => {
+    for (const make of [
+      (home: string) => mkdirSync(join(home, "ssh")),
+      (home: string) => writeFileSync(join(home, ".bashrc"), ""),
+      (home: string) => writeFileSync(join(home, "tgws"), "", { mode: 0o755 }),
+    ]) {
+      const home = mkdtempSync(join(tmpdir(), "tgws-shared-"));
+      try {
+        chmodSync(home, 0o755);
+        make(home);
+        const text = await refuses(["--user", NOBODY], { home });
+        expect(text).toMatch(/Cannot give \S+ to nobody: there is more in it .*\n.*hint: .*TGWS_HOME/s);
+        expect(statSync(home).uid).toBe(0);
+      } finally {
+        rmSync(home, { recursive: true, force: true });
+      }
+    }
+  });
+
+  it(
+    "says when its configuration is where the user can replace it, and root would follow",
+    async () => {
+      using home = makeHome();
+      {
+        await using proxy = await start(home, 1);
+        const [, file] = await proxy.logged(/nobody can replace (\S+), and root does what it says/);
+        expect(file).toBe(home.file);
+      }
+      using place = makeHome();
+      using other = new ConfigHome("");
+      await using proxy = await start(other, 1, ["--config", place.file]);
+      expect(proxy.stderr).not.toMatch(/can replace/);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "starts with a log file that is full in a folder of root's, and says that it cannot be rotated",
+    async () => {
+      using home = makeHome();
+      const folder = mkdtempSync(join(tmpdir(), "tgws-root-"));
+      try {
+        chmodSync(folder, 0o755);
+        const log = join(folder, "log");
+        writeFileSync(log, "x".repeat(2 * 1024 * 1024));
+        await using proxy = await start(home, 1, ["--log-file", log, "--log-max-mb", "1"]);
+        const [, named] = await proxy.logged(/cannot be rotated: nobody may not make files in (\S+);/);
+        expect(named).toBe(folder);
+        expect(proxy.stderr).toMatch(/error Cannot write the log file, which is tried again .* rename/);
+        (await openSession({ port: proxy.port, secret: ANN }))[Symbol.dispose]();
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    },
+    LIMIT_MS,
+  );
+
   it("names a user that there is not", async () => {
     expect(await refuses(["--user", "no-such-user"])).toMatch(/no-such-user: there is no such user\n.*hint/s);
   });
@@ -213,6 +272,30 @@ describe.skipIf(missing !== undefined)("--user", () => {
       const text = await refuses(["--user", "daemon"], { home, as: AS_NOBODY });
       expect(text).toMatch(/Cannot become daemon: only root can\n.*hint: start it with sudo/s);
       expect(readdirSync(home)).toEqual([]);
+    } finally {
+      rmSync(home, { recursive: true, force: true });
+    }
+  });
+
+  it.skipIf(!canKeep("setuid"))("is not content to be that user with a way back to root", async () => {
+    const home = mkdtempSync(join(tmpdir(), "tgws-nobody-"));
+    try {
+      chmodSync(home, 0o777);
+      for (const [right, way] of [
+        ["setuid", /Cannot stay nobody: it can become root again\n.*hint/s],
+        ["setgid", /Cannot stay nobody: it can join the group root again\n.*hint/s],
+      ] as const) {
+        expect(await refuses(["--user", NOBODY], { home, as: [...AS_NOBODY, ...keeping(right)] })).toMatch(
+          way,
+        );
+      }
+      // Another right is no way back: to open low ports, for example.
+      const [executable = "", ...rest] = [...AS_NOBODY, ...keeping("net_bind_service"), ...SOURCE];
+      const port = freeLowPort();
+      const args = ["--user", NOBODY];
+      const options = { command: [executable, ...rest] as const, stub, secrets: [], home, port, args };
+      await using proxy = await ProxyProcess.start(options);
+      expect(proxy.port).toBe(port);
     } finally {
       rmSync(home, { recursive: true, force: true });
     }
@@ -322,6 +405,17 @@ function freeLowPort(first = 600): number {
     } catch {} // taken
   }
   throw new Error(`There is no free port from ${first} on`);
+}
+
+/** Has `setpriv` leave a program one right of root's. */
+function keeping(right: string): readonly string[] {
+  return [`--inh-caps=+${right}`, `--ambient-caps=+${right}`];
+}
+
+function canKeep(right: string): boolean {
+  if (missing !== undefined || Bun.which("setpriv") === null) return false;
+  const [executable = "", ...args] = [...AS_NOBODY, ...keeping(right), "true"];
+  return Bun.spawnSync([executable, ...args], { stdout: "ignore", stderr: "ignore" }).success;
 }
 
 /** Why this cannot be tested here; `undefined`: it can. */

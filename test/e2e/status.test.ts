@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import { openTcp } from "../support/client-stream.ts";
 import { ConfigHome } from "../support/config-home.ts";
 import { childrenOf } from "../support/process-tree.ts";
+import { parseMetrics } from "../support/prometheus.ts";
 import { Program, ProxyProcess } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
 import { eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
@@ -366,6 +367,24 @@ describe.skipIf(process.platform !== "linux")("the counters of several workers",
         },
         "one more connection",
       );
+      close(clients);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "come once each while the workers are being replaced",
+    async () => {
+      await using proxy = await start(2);
+      const { port } = proxy;
+      const status = await StatusClient.of(proxy);
+      const clients = await Promise.all(Array.from({ length: 8 }, () => openSession({ port, secret: BOB })));
+      const isOld = (one: Scrape): boolean => one.sum("tgws_workers", { state: "draining" }) > 0;
+      proxy.signal("SIGUSR2");
+      await proxy.logged(/all workers have been replaced/);
+      const { text } = await scrapeUntil(status, isOld, "an old worker with its sessions");
+      const { series = [] } = parseMetrics(text).get("tgws_worker_open_fds") ?? {};
+      expect(series.map(({ labels }) => labels["worker"])).toEqual(["0", "1"]);
       close(clients);
     },
     LIMIT_MS,

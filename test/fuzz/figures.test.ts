@@ -2,7 +2,13 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { ROUTE_ERROR_CODES, RouteError } from "../../src/core/errors.ts";
 import { type EndReason, REFUSAL_REASONS, type SessionView } from "../../src/core/events.ts";
-import { addFigures, type Figures, NO_FIGURES, retireFigures } from "../../src/observe/figures.ts";
+import {
+  addFigures,
+  type Figures,
+  forgetUsersBut,
+  NO_FIGURES,
+  retireFigures,
+} from "../../src/observe/figures.ts";
 import { BUCKET_ENDS_MS } from "../../src/observe/histogram.ts";
 import { Stats } from "../../src/observe/stats.ts";
 import { formatStatLines, formatSummary } from "../../src/observe/stats-text.ts";
@@ -224,3 +230,17 @@ function newSession(id: number): GrowingSession {
     startedAt: performance.now(),
   };
 }
+
+describe("forgetUsersBut()", () => {
+  test("leaves those who are named, and everything else", () => {
+    fc.assert(
+      fc.property(figures, (a) => {
+        expect(forgetUsersBut(a, new Set(Object.keys(a.users)))).toEqual(a);
+        const [kept] = Object.keys(a.users);
+        const after = forgetUsersBut(a, new Set(kept === undefined ? [] : [kept]));
+        expect(Object.keys(after.users)).toEqual(kept === undefined ? [] : [kept]);
+        expect({ ...after, users: a.users }).toEqual(a);
+      }),
+    );
+  });
+});

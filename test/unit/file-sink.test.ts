@@ -154,6 +154,67 @@ describe("FileSink, a file that fails", () => {
     expect(existsSync(path)).toBe(false);
   });
 
+  test("starts all the same when the old file cannot be moved away, and goes on once it can", async () => {
+    writeFileSync(path, "x".repeat(3_000));
+    mkdirSync(join(`${path}.1`, "in the way"), { recursive: true });
+    const { sink, said, condition } = await start({ maxBytes: 2_000, backups: 1 });
+    expect(said).toEqual([expect.stringMatching(/^Cannot write the log file, .* rename /)]);
+    sink.write(record("one"));
+    expect(sink.lost).toBe(1);
+    rmSync(`${path}.1`, { recursive: true });
+    await condition.until(() => said.length > 1, "the file is written again");
+    sink.write(record("two"));
+    await sink.close();
+    expect(linesOf(path)).toEqual(["the log file is written again; 1 lines are not in it", "two"]);
+    expect(readFileSync(`${path}.1`, "utf8")).toHaveLength(3_000);
+  });
+
+  test("begins a new line behind one that was written in part", async () => {
+    writeFileSync(path, "whole\nin pa");
+    const { sink } = await start();
+    sink.write(record("one"));
+    await sink.close();
+    const { sink: next } = await start();
+    next.write(record("two"));
+    await next.close();
+    expect(linesOf(path)).toEqual(["whole", "in pa", "one", "two"]);
+  });
+
+  test.if(process.platform === "linux")(
+    "says once that a disk is full, however often it is tried",
+    async () => {
+      const script = `
+      const { truncateSync, readFileSync } = await import("node:fs");
+      const { FileSink } = await import(${JSON.stringify(join(import.meta.dir, "../../src/observe/file-sink.ts"))});
+      const said = [];
+      const sink = await FileSink.open(
+        { path: ${JSON.stringify(path)}, maxBytes: 1e9, backups: 1 },
+        { format: (one) => one.message, say: (one) => said.push(one.message), retryMs: 10 },
+      );
+      const write = () => sink.write({ time: 0, level: "info", message: "x".repeat(999), fields: undefined });
+      for (let at = 0; at < 100; at += 1) {
+        write();
+        await Bun.sleep(2);
+      }
+      truncateSync(${JSON.stringify(path)});
+      while (said.length < 2) await Bun.sleep(5);
+      await sink.close();
+      const first = readFileSync(${JSON.stringify(path)}, "utf8").split("\\n").find((line) => line !== "");
+      console.log(JSON.stringify({ said, lost: sink.lost, first }));
+    `;
+      const program = Bun.spawn(
+        ["sh", "-c", `trap "" XFSZ; ulimit -f 64; exec "$0" -e "$1"`, process.execPath, script],
+        { stdout: "pipe" },
+      );
+      const { said, lost, first } = await program.stdout.json();
+      expect(said).toEqual([
+        expect.stringContaining("Cannot write the log file"),
+        `the log file is written again; ${lost} lines are not in it`,
+      ]);
+      expect(first).toBe(said[1]);
+    },
+  );
+
   test.if(process.platform === "linux")("survives a full disk", async () => {
     const script = `
       const { FileSink } = await import(${JSON.stringify(join(import.meta.dir, "../../src/observe/file-sink.ts"))});

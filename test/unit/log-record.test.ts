@@ -38,6 +38,11 @@ describe("formatLine()", () => {
     expect(line).not.toMatch(/\p{Cc}/u);
   });
 
+  test("lets nothing through that turns or breaks a line for who reads it", () => {
+    const line = formatLine("a\u202eb\u2028c", { detail: "d\u2066e", other: "f\u200bg\u2029" });
+    expect(line).not.toMatch(/[\p{Cf}\p{Zl}\p{Zp}]/u);
+  });
+
   test("says bytes as a person does", () => {
     expect(formatLine("x", { up: 1_536, down: 0, seconds: 1_536 })).toBe("x up=1.5KB down=0B seconds=1536");
   });
@@ -85,9 +90,9 @@ describe("formatJson()", () => {
   });
 
   test("stays one line, and can be read again", () => {
-    const message = 'a\nb\r"c"\u2028\x1b';
+    const message = 'a\nb\r"c"\u2028\x1b\x7f\x9b31m\u202ed\u{e0041}';
     const line = formatJson(record({ message, fields: { detail: message } }));
-    expect(line).not.toContain("\n");
+    expect(line).not.toMatch(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
     expect(JSON.parse(line)).toMatchObject({ message, detail: message });
   });
 });
@@ -123,6 +128,7 @@ describe("hideKnownKeys()", () => {
     withForm(0xdd).toString("base64"),
     withForm(0xee).toString("base64url"),
     `xyz${Buffer.from(key).toString("base64url")}`,
+    encodeURIComponent(`/+${withForm(0xee).toString("base64")}`),
     `tg://proxy?server=a&secret=${withForm(0xee).toString("base64url")}&port=1`,
   ])("takes the key out of %j", (text) => {
     const hidden = hide(`Cannot use ${text}: no`);

@@ -5,7 +5,7 @@ import { newHistogram } from "../../src/observe/histogram.ts";
 import { METRICS, readMetrics } from "../../src/observe/metrics.ts";
 import { formatMetrics, type Metric } from "../../src/observe/prometheus-text.ts";
 import { END_REASONS, MASK_REASONS } from "../../src/observe/reasons.ts";
-import type { StatusReport } from "../../src/observe/status-report.ts";
+import type { StatusReport, WorkerReport, WorkerState } from "../../src/observe/status-report.ts";
 import { type Family, parseMetrics } from "../support/prometheus.ts";
 import { sampleFigures, sampleReport, sampleUser } from "../support/status-report.ts";
 
@@ -109,6 +109,24 @@ describe("METRICS", () => {
     expect(valueIn(families, "tgws_log_lines_total", { result: "folded" })).toBe(1_000);
     expect(valueIn(families, "process_open_fds")).toBe(40);
     expect(valueIn(families, "process_start_time_seconds")).toBeCloseTo(Date.now() / 1_000, -4);
+  });
+
+  test("show one of several workers with the same number: the one that accepts", () => {
+    const { process } = sampleReport();
+    const worker = (state: WorkerState, restarts: number): WorkerReport => {
+      const pid = state === "waiting" ? undefined : 100 + restarts;
+      return { index: 0, pid, state, startedAt: pid ?? 0, restarts, process };
+    };
+    const shown = (...states: readonly WorkerState[]): number | undefined =>
+      valueIn(parsed(sampleReport({ workers: states.map(worker) })), "tgws_worker_restarts_total");
+    expect(shown("draining", "running")).toBe(1);
+    expect(shown("running", "starting")).toBe(0); // being replaced
+    expect(shown("draining", "draining", "starting")).toBe(2);
+    expect(shown("draining", "waiting")).toBe(1);
+    expect(shown("draining", "running", "draining")).toBe(1);
+    const waiting = parsed(sampleReport({ workers: [worker("waiting", 3)] }));
+    expect(waiting.has("tgws_worker_start_time_seconds")).toBe(false);
+    expect(valueIn(waiting, "tgws_workers", { state: "waiting" })).toBe(1);
   });
 
   test("show reasons that have not happened yet as 0", () => {

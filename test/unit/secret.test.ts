@@ -193,6 +193,7 @@ describe("looksLikeSecret() and redact()", () => {
     "tg://proxy?secret=0123456789ab",
     "12345678901234567890123456789012",
     base64url(KEY),
+    "https://t.me/proxy?server=a&port=1&secret=7vv7%2B%2F%2F7%2B%2Fv%2B%2B%2Fv7%2b%2fv7%2B%2FthLmV4YW1wbGU%3D",
   ])("hide what may be most of one, with the word around it: %s", (text) => {
     expect(redact(text)).toBe("(a secret)");
     expect(redact(`a ${text} b`)).toBe("a (a secret) b");

@@ -101,7 +101,7 @@ export function looksLikeSecret(text: string): boolean {
  * was cut off or mistyped is still most of a key.
  */
 export function redact(text: string): string {
-  return text.replaceAll(/\S+/g, (word) => (holdsKey(word) ? "(a secret)" : word));
+  return text.replaceAll(/\S+/g, (word) => (holdsKey(unescapeUrl(word)) ? "(a secret)" : word));
 }
 
 /**
@@ -137,7 +137,12 @@ function secretOfLink(link: string): string {
       "a link has secret=... in it",
     );
   }
-  return written.replaceAll(/%([0-9a-f]{2})/gi, (_, code: string) => String.fromCharCode(parseInt(code, 16)));
+  return unescapeUrl(written);
+}
+
+/** Base64 in a link may have its `+`, `/` and `=` as `%2B`, `%2F` and `%3D`. */
+function unescapeUrl(text: string): string {
+  return text.replaceAll(/%([0-9a-f]{2})/gi, (_, code: string) => String.fromCharCode(parseInt(code, 16)));
 }
 
 /** @throws {FormatError} `BAD_SECRET` */
