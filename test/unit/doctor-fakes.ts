@@ -155,7 +155,7 @@ export function start(options: Partial<DoctorOptions> & Pick<DoctorOptions, "rou
     out: (text) => printed.push(text),
     progress,
     style: { color: false, width: 100 },
-    timeouts: { probeMs: 1_000, stallMs: 50 },
+    timeouts: { probeMs: 4_000, stallMs: 400 },
     ...options,
   });
   return { code, printed, progress };

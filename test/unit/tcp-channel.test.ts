@@ -349,16 +349,21 @@ describe("TcpChannel.congested", () => {
 
   test("is followed by onDrain, once for each time", async () => {
     const { channel, client, sink } = await openPair();
-    for (const round of [1, 2]) {
+    for (let round = 0; round < 2; round += 1) {
       client.pause();
-      fill(channel);
-      await settle(50);
-      expect(sink.calls).toHaveLength(round - 1);
+      let before: number;
+      do {
+        fill(channel);
+        before = sink.calls.length;
+        await settle(50);
+      } while (sink.calls.length > before); // the kernel has found room for more
       client.resume();
-      await sink.until(({ calls }) => calls.length === round);
+      await sink.until(({ calls }) => calls.length > before);
       expect(channel.congested).toBe(false);
+      await settle(50);
+      expect(sink.calls).toHaveLength(before + 1);
     }
-    expect(sink.calls).toEqual(["drain", "drain"]);
+    expect(new Set(sink.calls)).toEqual(new Set(["drain"]));
     client.destroy();
   });
 });
