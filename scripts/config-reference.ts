@@ -71,6 +71,9 @@ expires = 2027-01-31
 They replace the file as a whole, keep its rights, owner, comments and layout, follow a link to the file, and wait for
 each other. When the first user is added, the secret that was served so far becomes the user \`default\`: links that
 were given away go on working.
+
+Traffic counts from zero when a user is added, and at a reset, exactly: nothing that was moved before comes back. A proxy
+that runs notices it within two seconds, and does not count what moves until then.
 `;
 
 const USERS_INTRO = `### One user: \`[users.NAME]\`

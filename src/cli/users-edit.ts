@@ -43,6 +43,7 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
     const secret = (kept ? undefined : served) ?? generateSecret();
     text = await addUser(text, name, { secret: secret.toHex(), ...changes });
     loadFor(rest, OWN_FLAGS, text); // refuses what could not be used
+    await forgetUsage(name); // somebody else's, who had that name and was taken out by hand
     return text;
   });
   const config = reload(rest);

@@ -136,6 +136,7 @@ class WorkerRun {
         this.#adopted.delete(message.index);
         break;
       case "collect":
+        this.#sendUsed();
         this.#sendFigures(message.id);
         break;
       case "drain":

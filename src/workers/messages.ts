@@ -49,7 +49,7 @@ export type ToWorker =
   | { readonly type: "leased"; readonly user: string; readonly bytes: number }
   /** The sessions of these users have to end. */
   | { readonly type: "revoke"; readonly users: readonly string[] }
-  /** To be answered with `figures`. */
+  /** To be answered with `used`, if there is anything, and then with `figures`. */
   | { readonly type: "collect"; readonly id: number }
   /** Accept also, or not any more, from the socket of another slot, whose worker is down. */
   | { readonly type: "adopt" | "abandon"; readonly index: number }

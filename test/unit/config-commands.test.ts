@@ -276,6 +276,18 @@ describe("tgws users", () => {
     store.close();
   });
 
+  test("forgets what somebody has moved whose name a new user gets", async () => {
+    write(`[users.bob]\nsecret = "${OTHER}"\n`);
+    const store = await UsageStore.open(join(home, "usage.db"), () => {});
+    store.add(new Map([["ann", { up: 1, down: 1 }]])); // she was taken out by hand
+    expect((await runTgws("users", "add", "bob")).code).toBe(2);
+    expect((await runTgws("users", "add", "ann", "--quota-gb", "0")).code).toBe(2);
+    expect(store.totals().size).toBe(1);
+    expect((await runTgws("users", "add", "ann")).code).toBe(0);
+    expect(store.totals().size).toBe(0);
+    store.close();
+  });
+
   test("follows a link to the file, and leaves it one", async () => {
     const real = join(home, "real.toml");
     writeFileSync(real, "port = 5\n", { mode: 0o600 });
