@@ -58,6 +58,10 @@ export class LocalEngine implements Engine {
     this.#service.server.revoke(users);
   }
 
+  setRate(user: string): void {
+    void this.#service.server.slow(user);
+  }
+
   forget(users: ReadonlySet<string>): void {
     const tally = this.#service.server.tally();
     for (const user of users) tally.delete(user);

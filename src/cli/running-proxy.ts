@@ -59,7 +59,10 @@ export class RunningProxy {
     const { loaded, log, known, sockets, state } = parts;
     const files = lookAtFilesOf(loaded); // now: a start may take seconds, and they may change meanwhile
     let engine: Engine | undefined;
-    const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
+    const gate = new LocalGate({
+      onRevoked: (users) => engine?.revoke(users),
+      onRate: (user, rate) => engine?.setRate(user, rate),
+    });
     const usage = new UsageKeeper({
       gate,
       folder: state.folder,

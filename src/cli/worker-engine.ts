@@ -130,6 +130,10 @@ export class WorkerEngine implements Engine, WorkerListener {
     this.#supervisor.broadcast({ type: "revoke", users });
   }
 
+  setRate(user: string, rate: number | undefined): void {
+    this.#supervisor.broadcast({ type: "rate", user, ...(rate === undefined ? {} : { rate }) });
+  }
+
   /** Workers say what users have moved before they answer, so that is the last that was moved before. */
   forget(users: ReadonlySet<string>): void {
     const id = ++this.#lastRound;
