@@ -123,7 +123,8 @@ function readFile(place: FilePlace | undefined, instead: string | undefined): Fi
     if (file === undefined) {
       if (origin === undefined) return { written, state: "absent" };
       const shown = looksLikeSecret(path) ? "(a secret)" : path;
-      written.refuse(origin.path, `${shown}: no such file`, "tgws config init makes one");
+      const message = path.trim() === "" ? "is empty" : `${shown}: no such file`;
+      written.refuse(origin.path, message, "tgws config init makes one");
       return { written, state: "unusable" };
     }
     const settings = readFileSettings(path, parseToml(path, file.text));
