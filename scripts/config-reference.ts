@@ -61,7 +61,7 @@ expires = 2027-01-31
 | \`tgws config show [--json]\` | prints every value and where it comes from; secrets are masked |
 | \`tgws config import FILE\` | makes a file of tg-ws-proxy's \`config.json\` |
 | \`tgws users add NAME [--quota-gb 50 ...]\` | adds a user, and prints the links |
-| \`tgws users set NAME --quota-gb 80\` | changes limits; \`none\` takes one away |
+| \`tgws users set NAME --quota-gb 80\` | changes limits, or the secret; \`none\` takes a limit away |
 | \`tgws users list [--json]\` | prints users, limits and traffic |
 | \`tgws users link NAME\` | prints the links again |
 | \`tgws users enable NAME\`, \`disable NAME\` | turns a user on and off |

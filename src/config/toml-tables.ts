@@ -6,7 +6,7 @@ export function endOfLineIn(text: string): "\r\n" | "\n" {
 }
 
 /**
- * Puts rows below the last one of a table that has a header.
+ * Puts rows below the last one of a table that has a header, as far from the margin as that.
  *
  * @returns `undefined` when there is no such header; the outcome is to be checked, since any text will do.
  */
@@ -17,8 +17,8 @@ export function insertRows(
 ): string | undefined {
   const table = findTable(text, path);
   if (table === undefined) return undefined;
-  const eol = endOfLineIn(text);
-  return `${text.slice(0, table.end)}${rows.map((row) => `${eol}${row}`).join("")}${text.slice(table.end)}`;
+  const start = `${endOfLineIn(text)}${table.indent}`;
+  return `${text.slice(0, table.end)}${rows.map((row) => `${start}${row}`).join("")}${text.slice(table.end)}`;
 }
 
 /**
@@ -38,11 +38,15 @@ export function removeTable(text: string, path: readonly string[]): string | und
   return before + (gap ? after.replace(/^(?:[ \t]*\r?\n)+/, "") : after);
 }
 
+interface FoundTable {
+  readonly start: number;
+  readonly end: number;
+  /** What stands before its last row. */
+  readonly indent: string;
+}
+
 /** From its header to the end of its last row, without the line's end. */
-function findTable(
-  text: string,
-  path: readonly string[],
-): { readonly start: number; readonly end: number } | undefined {
+function findTable(text: string, path: readonly string[]): FoundTable | undefined {
   const statements = scanStatements(text);
   const wanted = JSON.stringify(path);
   const at = statements.findIndex((one) => one.kind === "table" && JSON.stringify(one.path) === wanted);
@@ -51,5 +55,6 @@ function findTable(
   const following = statements.slice(at + 1);
   const next = following.findIndex(({ kind }) => kind === "table");
   const last = (next < 0 ? following : following.slice(0, next)).at(-1) ?? header;
-  return { start: header.start, end: text[last.end - 1] === "\r" ? last.end - 1 : last.end };
+  const indent = /[ \t]*$/.exec(text.slice(0, last.start))?.[0] ?? "";
+  return { start: header.start, end: text[last.end - 1] === "\r" ? last.end - 1 : last.end, indent };
 }

@@ -251,6 +251,15 @@ describe("tgws users", () => {
     expect(await runTgws("users", "link", "ann")).toMatchObject({ code: 2 });
   });
 
+  test("gives a user another secret, and takes back the old links", async () => {
+    write(`[users.ann] # her\nsecret = "${HEX}" # s\nquota-gb = 1\n`);
+    expect(await runTgws("users", "set", "ann", "--secret", OTHER, "--quota-gb", "2")).toMatchObject({
+      code: 0,
+      stdout: "Changed ann\nThe old links do not work any more: tgws users link ann prints new ones\n",
+    });
+    expect(kept()).toBe(`[users.ann] # her\nsecret = "${OTHER}" # s\nquota-gb = 2\n`);
+  });
+
   test("shows and resets what was used", async () => {
     write(
       `[users.ann]\nsecret = "${HEX}"\nquota-gb = 1\n[users.bob]\nsecret = "${OTHER}"\nexpires = 2020-01-01\n`,
@@ -315,6 +324,14 @@ describe("tgws users", () => {
     [["users", "remove", "anm"], "tgws: anm: no such user\nhint: did you mean ann?\n"],
     [["users", "link", "carol"], "tgws: carol: no such user\nhint: tgws users list prints them\n"],
     [["users", "set", "ann"], "tgws: tgws users set: nothing to change is named\n"],
+    [
+      ["users", "set", "ann", "--quota", "5"],
+      "tgws: --quota: unknown flag\nhint: did you mean --quota-gb?\n",
+    ],
+    [["users", "set", "ann", "--enabled", "false"], "tgws: --enabled: unknown flag\nhint: tgws --help"],
+    [["users", "add", "bob", "--enabled", "false"], "tgws: --enabled: unknown flag\nhint: tgws --help"],
+    [["users", "set", "ann", "--secret", "none"], "tgws: --secret: Cannot use secret:"],
+    [["users", "add", ""], "tgws: NAME: is empty\n"],
     [
       ["users", "remove", "x", "--secret", `x:${OTHER}`],
       "tgws: x: stands in --secret, not in a table of its own\n",

@@ -75,6 +75,13 @@ describe("changeUser()", () => {
     );
   });
 
+  test.each(["\t", "    "])("begins it as the others do: with %j", async (indent) => {
+    const text = `[users.a]\n${indent}secret = 'x' # s\n\n[users.b]\n${indent}secret = 'y'\n`;
+    expect(await changeUser(text, "a", { "rate-kb": "5", enabled: "false" })).toBe(
+      text.replace("# s\n", `# s\n${indent}enabled = false\n${indent}rate-kb = 5\n`),
+    );
+  });
+
   test("does so in other ways to write users, too", async () => {
     for (const text of ["users.a.secret = 'x'\n", "users = { a = { secret = 'x' } }\n"]) {
       expect(users(await changeUser(text, "a", { enabled: "false" }))).toEqual({
