@@ -1,6 +1,7 @@
 import { FormatError } from "../core/errors.ts";
 import { ipVersion } from "../core/ip-address.ts";
 import type { OutboundProxy } from "../core/outbound-proxy.ts";
+import { quote } from "./quote.ts";
 
 const KINDS: Readonly<Record<string, OutboundProxy["kind"]>> = {
   http: "http",
@@ -118,7 +119,7 @@ function parseAuthority(text: string): { readonly host: string; readonly port: n
       "BAD_VALUE",
       host === ""
         ? "Cannot read the proxy: the host is missing"
-        : `Cannot read the proxy: no host is called ${host}`,
+        : `Cannot read the proxy: no host is called ${quote(host)}`,
       HINT,
     );
   }

@@ -1,4 +1,4 @@
-import { scanStatements } from "./toml-statements.ts";
+import { scanStatements, type TomlStatement } from "./toml-statements.ts";
 
 /** How lines end in a text: as on Windows where one does. */
 export function endOfLineIn(text: string): "\r\n" | "\n" {
@@ -19,6 +19,36 @@ export function insertRows(
   if (table === undefined) return undefined;
   const start = `${endOfLineIn(text)}${table.indent}`;
   return `${text.slice(0, table.end)}${rows.map((row) => `${start}${row}`).join("")}${text.slice(table.end)}`;
+}
+
+/** `key = `, a value in one line, and what follows it. */
+const ROW = /^([^=]*=[ \t]*)("[^"\\\n]*"|'[^'\n]*'|[^\s#"'[{][^\n#"'[{]*?)([ \t]*)(#[^\n]*)?$/;
+
+/**
+ * Writes another value in the place of a key's, or takes the row out; a comment after it stays in its column if it can.
+ *
+ * @param path As it is written: with the header of its table.
+ * @param value As TOML; `undefined` takes the row out.
+ * @returns `undefined` when there is no such row, or its value is no simple one; the outcome is to be checked, since any
+ * text will do.
+ */
+export function replaceRow(
+  text: string,
+  path: readonly string[],
+  value: string | undefined,
+): string | undefined {
+  const wanted = JSON.stringify(path);
+  const row = scanStatements(text).find((one) => one.kind === "key" && JSON.stringify(one.path) === wanted);
+  if (row === undefined) return undefined;
+  if (value === undefined) {
+    const start = text.lastIndexOf("\n", row.start) + 1;
+    return text.slice(0, start) + text.slice(row.end).replace(/^\n/, "");
+  }
+  const end = endOfRow(text, row);
+  const [whole, key = "", old = "", gap = "", comment = ""] = ROW.exec(text.slice(row.start, end)) ?? [];
+  if (whole === undefined) return undefined;
+  const spaces = gap.startsWith("  ") ? " ".repeat(Math.max(1, gap.length + old.length - value.length)) : gap;
+  return `${text.slice(0, row.start)}${key}${value}${comment === "" ? gap : spaces}${comment}${text.slice(end)}`;
 }
 
 /**
@@ -56,5 +86,10 @@ function findTable(text: string, path: readonly string[]): FoundTable | undefine
   const next = following.findIndex(({ kind }) => kind === "table");
   const last = (next < 0 ? following : following.slice(0, next)).at(-1) ?? header;
   const indent = /[ \t]*$/.exec(text.slice(0, last.start))?.[0] ?? "";
-  return { start: header.start, end: text[last.end - 1] === "\r" ? last.end - 1 : last.end, indent };
+  return { start: header.start, end: endOfRow(text, last), indent };
+}
+
+/** Without the line's end. */
+function endOfRow(text: string, { end }: TomlStatement): number {
+  return text[end - 1] === "\r" ? end - 1 : end;
 }

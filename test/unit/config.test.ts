@@ -263,6 +263,9 @@ describe("parseConfig(), upstream proxy", () => {
     expect(issuesOf({ upstreamProxy: ["socks5://h:0"] })).toMatchObject([
       { message: "Cannot read the proxy: no port has the number 0" },
     ]);
+    expect(issuesOf({ upstreamProxy: ["socks5://a\u202eb"] })).toMatchObject([
+      { message: "Cannot read the proxy: no host is called a?b" },
+    ]);
   });
 
   test.each(["http://h", "socks5h://user:p%40ss@[::1]:9050/"])("takes %s as it is", (text) => {
