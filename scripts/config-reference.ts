@@ -56,7 +56,7 @@ expires = 2027-01-31
 
 | Command | What it does |
 |---|---|
-| \`tgws config init\` | writes a file with every setting as a comment, and a user |
+| \`tgws config init [--port 8443 ...]\` | writes a file with every setting as a comment, those that are given as flags, and a user |
 | \`tgws config check [FILE]\` | says \`ok\`, or everything that is wrong (exit code 2) |
 | \`tgws config show [--json]\` | prints every value and where it comes from; secrets are masked |
 | \`tgws config import FILE\` | makes a file of tg-ws-proxy's \`config.json\` |

@@ -121,6 +121,40 @@ describe("tgws config init", () => {
     expect(kept()).toContain("[users.default]");
   });
 
+  test("sets what flags say, and nothing of the environment or the file before", async () => {
+    write("max-connections = 5\n");
+    process.env["TGWS_POOL_SIZE"] = "7";
+    try {
+      const flags = [
+        "--port",
+        "8443",
+        "--route",
+        "direct-tcp,direct-ws",
+        "--dc-ip=2:192.0.2.1",
+        "--no-cfproxy=false",
+      ];
+      const { code, stdout } = await runTgws("config", "init", "--force", "-v", ...flags);
+      expect({ code, link: stdout.includes("port=8443&") }).toEqual({ code: 0, link: true });
+    } finally {
+      delete process.env["TGWS_POOL_SIZE"];
+    }
+    expect(
+      kept()
+        .split("\n")
+        .filter((line) => /^[a-z]/.test(line)),
+    ).toEqual([
+      "port = 8443",
+      'route = ["direct-tcp,direct-ws"]',
+      'dc-ip = ["2:192.0.2.1"]',
+      "no-cfproxy = false",
+      "verbose = true",
+      expect.stringMatching(/^secret = /),
+    ]);
+    write("port = 5\n");
+    expect(await runTgws("config", "init", "--force", "--port", "x")).toMatchObject({ code: 2, stdout: "" });
+    expect(kept()).toBe("port = 5\n");
+  });
+
   test("writes the file that --config names", async () => {
     const other = join(home, "deep", "other.toml");
     expect((await runTgws("config", "init", "--config", other)).code).toBe(0);
@@ -130,6 +164,15 @@ describe("tgws config init", () => {
 });
 
 describe("tgws config import", () => {
+  test("lets a flag count more than what it takes over", async () => {
+    const json = join(home, "config.json");
+    writeFileSync(json, JSON.stringify({ port: 1, host: "0.0.0.0", secret: HEX }));
+    const { code, stdout } = await runTgws("config", "import", json, "--port", "8443");
+    expect({ code, link: stdout.includes(`port=8443&secret=dd${HEX}`) }).toEqual({ code: 0, link: true });
+    expect(kept()).toContain("\nport = 8443\n");
+    expect(kept()).toContain('\nhost = "0.0.0.0"\n');
+  });
+
   const json = (): string => join(home, "config.json");
 
   test("makes a file that keeps port and secret, and says what it took and left", async () => {
