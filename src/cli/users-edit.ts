@@ -83,7 +83,12 @@ export async function switchInFile(
 
 /** Takes a user out of the file, and forgets the traffic. @throws {ConfigError | StartError} */
 export async function removeFromFile(name: string, { rest }: OwnArgs): Promise<void> {
-  const { config, path } = await change(name, rest, (text) => removeUser(text, name));
+  // Without a word in it a proxy that runs would take the file for one that is about to be written.
+  const remove = async (text: string): Promise<string> => {
+    const left = await removeUser(text, name);
+    return left.trim() === "" ? HEADER : left;
+  };
+  const { config, path } = await change(name, rest, remove);
   await forgetUsage(name);
   console.log(`Removed ${name} from ${path}`);
   if (config.users.length === 0)

@@ -319,6 +319,12 @@ describe("tgws users", () => {
     expect((await runTgws("users", "list")).stdout).toMatch(/^ann {3}active {3}0 B/m);
   });
 
+  test("leaves a comment in a file that nobody else is in: an emptied one would not be taken for meant", async () => {
+    write(`[users.ann]\nsecret = "${HEX}"\n`);
+    expect((await runTgws("users", "remove", "ann")).code).toBe(0);
+    expect(kept()).toStartWith("# ");
+  });
+
   test("forgets the traffic of who is removed", async () => {
     write(`[users.ann]\nsecret = "${HEX}"\n[users.bob]\nsecret = "${OTHER}"\n`);
     const store = await UsageStore.open(join(home, "usage.db"), () => {});

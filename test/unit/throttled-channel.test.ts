@@ -47,6 +47,17 @@ function setUpSplice(bytesPerSecond: number) {
   return { clock, app, appHears, client, telegram, telegramHears, upstream, splice, throttle };
 }
 
+/** What the records of a TLS connection hold, as far as they are whole. */
+function withoutRecords(bytes: Buffer): Buffer {
+  const parts: Buffer[] = [];
+  for (let at = 0; at + 5 <= bytes.length; ) {
+    const end = at + 5 + bytes.readUInt16BE(at + 3);
+    if (end <= bytes.length) parts.push(bytes.subarray(at + 5, end));
+    at = end;
+  }
+  return Buffer.concat(parts);
+}
+
 /** A source that has always more, and stops as the channel says. */
 function flood(channel: Channel, chunk: Uint8Array): void {
   const pour = (): void => {
@@ -234,6 +245,31 @@ describe("ThrottledChannel, put around a client in mid-stream,", () => {
     ]);
     await splice.ended;
     expect(clock.pending).toBe(0);
+  });
+
+  test.each([false, true])("carries on over TCP (in records: %j), whole and in order", async (inRecords) => {
+    const [client, upstream] = await Promise.all([connectPair(), connectPair()]);
+    const clock = new ManualClock();
+    const channel = inRecords ? new FakeTlsChannel(client.channel, new Uint8Array(0)) : client.channel;
+    const counts = { up: 0, down: 0 };
+    const splice = new Splice({ client: channel, upstream: upstream.channel, link: plainLink, counts });
+    const heard: Buffer[] = [];
+    const received = (): Buffer => (inRecords ? withoutRecords(Buffer.concat(heard)) : Buffer.concat(heard));
+    client.socket.on("data", (chunk: Buffer) => heard.push(chunk));
+    const [first, second] = [randomBytes(300 * KB), randomBytes(200 * KB)];
+    upstream.socket.write(first);
+    await eventually(() => received().length > 0);
+    expect(splice.replaceClient(new ThrottledChannel(channel, new TokenBucket(200 * KB, clock)))).toBe(true);
+    upstream.socket.write(second);
+    await eventually(() => {
+      clock.pass(20);
+      return received().length === first.length + second.length;
+    });
+    expect(received().equals(Buffer.concat([first, second]))).toBe(true);
+    client.socket.end();
+    await eventually(() => splice.closing);
+    upstream.socket.end();
+    await splice.ended;
   });
 
   test("is not taken by a splice that has begun to end", async () => {
