@@ -56,12 +56,12 @@ expires = 2027-01-31
 
 | Command | What it does |
 |---|---|
-| \`tgws config init\` | writes a file with every setting as a comment, and a user |
+| \`tgws config init [--port 8443 ...]\` | writes a file with every setting as a comment, those that are given as flags, and a user |
 | \`tgws config check [FILE]\` | says \`ok\`, or everything that is wrong (exit code 2) |
 | \`tgws config show [--json]\` | prints every value and where it comes from; secrets are masked |
 | \`tgws config import FILE\` | makes a file of tg-ws-proxy's \`config.json\` |
 | \`tgws users add NAME [--quota-gb 50 ...]\` | adds a user, and prints the links |
-| \`tgws users set NAME --quota-gb 80\` | changes limits; \`none\` takes one away |
+| \`tgws users set NAME --quota-gb 80\` | changes limits, or the secret; \`none\` takes a limit away |
 | \`tgws users list [--json]\` | prints users, limits and traffic |
 | \`tgws users link NAME\` | prints the links again |
 | \`tgws users enable NAME\`, \`disable NAME\` | turns a user on and off |
@@ -71,6 +71,9 @@ expires = 2027-01-31
 They replace the file as a whole, keep its rights, owner, comments and layout, follow a link to the file, and wait for
 each other. When the first user is added, the secret that was served so far becomes the user \`default\`: links that
 were given away go on working.
+
+Traffic counts from zero when a user is added, and at a reset, exactly: nothing that was moved before comes back. A proxy
+that runs notices it within two seconds, and does not count what moves until then.
 `;
 
 const USERS_INTRO = `### One user: \`[users.NAME]\`

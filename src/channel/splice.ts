@@ -43,7 +43,7 @@ export class Splice {
   readonly ended: Promise<SpliceEnd>;
   /** See {@link SpliceParts}. */
   readonly passResets: boolean;
-  readonly #client: Channel;
+  #client: Channel;
   readonly #upstream: Channel;
   readonly #up: Pump;
   readonly #down: Pump;
@@ -79,6 +79,21 @@ export class Splice {
   /** Bytes that wait to be sent, on both sides. */
   get queuedBytes(): number {
     return this.#client.queuedBytes + this.#upstream.queuedBytes;
+  }
+
+  /**
+   * Has what the client says and hears go through `around` from now on, which is around the channel that it had.
+   *
+   * @returns False when it has begun to end: then it goes on as it was.
+   */
+  replaceClient(around: Channel): boolean {
+    if (this.closing) return false;
+    this.#client = around;
+    this.#up.from = around;
+    this.#down.to = around;
+    around.attach(this.#up);
+    if (this.#upstream.congested) around.pause(); // it has not heard of that; it will hear of the end
+    return true;
   }
 
   /** Drops both channels and what they have queued. */
@@ -117,10 +132,10 @@ class Pump implements ChannelSink {
   sourceEnded = false;
   /** Nobody is there to take what comes. */
   targetGone = false;
+  from: Channel;
+  to: Channel;
   readonly #splice: Splice;
   readonly #direction: Direction;
-  readonly #from: Channel;
-  readonly #to: Channel;
   readonly #transform: Transform;
   readonly #counts: ByteCounts;
 
@@ -134,8 +149,8 @@ class Pump implements ChannelSink {
   ) {
     this.#splice = splice;
     this.#direction = direction;
-    this.#from = from;
-    this.#to = to;
+    this.from = from;
+    this.to = to;
     this.#transform = transform;
     this.#counts = counts;
   }
@@ -148,38 +163,38 @@ class Pump implements ChannelSink {
     }
     this.#counts[this.#direction] += chunk.length;
     try {
-      if (chunk.length <= SLICE) this.#transform.push(chunk, this.#to);
+      if (chunk.length <= SLICE) this.#transform.push(chunk, this.to);
       else
         for (let at = 0; at < chunk.length; at += SLICE) {
-          this.#transform.push(chunk.subarray(at, at + SLICE), this.#to);
+          this.#transform.push(chunk.subarray(at, at + SLICE), this.to);
         }
     } catch (error) {
       this.#splice.onFault(error);
       return;
     }
     release(chunk);
-    if (this.#to.congested) this.#from.pause();
+    if (this.to.congested) this.from.pause();
   }
 
   onEnd(): void {
     if (this.sourceEnded) return;
     this.sourceEnded = true;
     this.#splice.onEnded(this.#direction, undefined);
-    this.#to.end();
+    this.to.end();
   }
 
   onDrain(): void {
     // `from` takes bytes again: those come from `to`.
-    this.#to.resume();
+    this.to.resume();
   }
 
   onClose(error?: Error): void {
     this.sourceEnded = true;
     this.#splice.onEnded(this.#direction, error);
-    if (error !== undefined && this.#splice.passResets) this.#to.reset();
-    else this.#to.close();
+    if (error !== undefined && this.#splice.passResets) this.to.reset();
+    else this.to.close();
     // Nothing can be written to `from` any more, so reading `to` only serves to notice its end.
-    this.#to.resume();
+    this.to.resume();
     this.#splice.onClosed(this.#direction);
   }
 }

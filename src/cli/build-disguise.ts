@@ -3,7 +3,7 @@ import type { Config } from "../config/config.ts";
 import { formatIp, ipVersion, parseIp } from "../core/ip-address.ts";
 import { unmap } from "../core/ip-network.ts";
 import type { Logger } from "../core/logger.ts";
-import type { OutboundProxy } from "../net/outbound-proxy.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
 import { TcpDialer, type TcpEndpoint } from "../net/tcp-dial.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
 import { Cover } from "../proxy/cover.ts";

@@ -1,9 +1,11 @@
 import type { Config, RouteName } from "../config/config.ts";
+import { parseOutboundProxy } from "../config/outbound-proxy.ts";
 import { ConfigError, FormatError } from "../core/errors.ts";
 import type { DomainPort } from "../core/names.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
 import type { ConnectBridge } from "../net/connect-bridge.ts";
 import { DrainPoller } from "../net/drain-poller.ts";
-import { bypasses, type OutboundProxy, parseOutboundProxy, proxyUrl } from "../net/outbound-proxy.ts";
+import { bypasses, proxyUrl } from "../net/outbound-proxy.ts";
 import { TcpDialer } from "../net/tcp-dial.ts";
 import { type TlsTrust, WebSocketDialer } from "../net/websocket-dial.ts";
 import { DEFAULT_CF_LIST } from "../protocol/cf-domains.ts";

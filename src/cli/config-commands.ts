@@ -39,10 +39,10 @@ const show: Command = {
 /** `tgws config init`: a first file. */
 const init: Command = {
   usage: "tgws config init",
-  description: "Write a configuration file to start from, with a user in it",
+  description: "Write a configuration file to start from, with a user in it, and the flags that are given",
   switches: FORCE_SWITCH,
   fields: ["config"],
-  takesAll: false,
+  takesAll: true,
   run: async (rawArgs) => {
     const { given, rest } = takeOwnArgs(rawArgs, FORCE_SWITCH);
     const { initConfig } = await import("./config-init.ts");
@@ -54,10 +54,10 @@ const init: Command = {
 /** `tgws config import`: for who comes from tg-ws-proxy. */
 const importFile: Command = {
   usage: "tgws config import FILE",
-  description: "Make a configuration file of tg-ws-proxy's config.json",
+  description: "Make a configuration file of tg-ws-proxy's config.json, and of the flags that are given",
   switches: FORCE_SWITCH,
   fields: ["config"],
-  takesAll: false,
+  takesAll: true,
   run: async (rawArgs) => {
     const args = takeOwnArgs(rawArgs, FORCE_SWITCH, 1);
     const { importConfig } = await import("./config-import.ts");

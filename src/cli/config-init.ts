@@ -1,5 +1,6 @@
 import { isatty } from "node:tty";
 import { editFile } from "../config/edit-file.ts";
+import { FIELD_NAMES, FIELDS, type Field, type FieldName } from "../config/fields.ts";
 import { configFilePath } from "../config/load-config.ts";
 import { generateSecret, readKeptSecret } from "../config/secret-store.ts";
 import { formatStarterFile, type StarterFile } from "../config/starter-file.ts";
@@ -35,7 +36,7 @@ export function keptSecret(): Uint8Array | undefined {
 }
 
 /**
- * Writes a new configuration file, and prints how to use it.
+ * Writes a new configuration file, and prints how to use it. Flags that are given are set in it.
  *
  * @param replace Whether one that is there may be replaced.
  * @throws {ConfigError} When one is there and may not, or when what is written could not be used.
@@ -49,7 +50,8 @@ export async function writeStarter(
   const path = configFilePath(rawArgs, surroundingsOf());
   if (path === undefined)
     throw new ConfigError([{ path: "--config", message: "is needed: there is no home folder" }]);
-  const text = formatStarterFile(starter);
+  const settings = new Map([...starter.settings, ...settingsOfFlags(rawArgs)]);
+  const text = formatStarterFile({ ...starter, settings });
   const { config } = loadFor(rawArgs, {}, text);
   await editFile(path, (before) => {
     if (before === undefined || replace) return text;
@@ -66,4 +68,12 @@ export async function writeStarter(
   console.log(
     ["", ...formatLinks({ config, port: config.port, secrets: [{ name, key }], qr: isatty(1) })].join("\n"),
   );
+}
+
+/** What flags say that can stand in a file. @throws {ConfigError} */
+function settingsOfFlags(rawArgs: readonly string[]): Map<FieldName, readonly string[]> {
+  const { raw, origins } = loadFor(rawArgs, {}, "");
+  const given = FIELD_NAMES.filter((name) => origins.get(name)?.source === "flag");
+  const settings = given.filter((name) => !(FIELDS[name] as Field).outsideFile);
+  return new Map(settings.map((name) => [name, raw[name] ?? []]));
 }

@@ -1,7 +1,8 @@
 import { networkInterfaces } from "node:os";
 import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
-import { bypasses, type OutboundProxy } from "../net/outbound-proxy.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
+import { bypasses } from "../net/outbound-proxy.ts";
 import { describeTarget } from "../protocol/mtproto/dc.ts";
 import type { Disguise } from "../proxy/entrance.ts";
 import { SiteUsers } from "../proxy/mask.ts";

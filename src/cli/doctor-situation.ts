@@ -1,6 +1,6 @@
 import type { NetworkInterfaceInfo } from "node:os";
 import { RouteError, type RouteErrorCode } from "../core/errors.ts";
-import type { OutboundProxy } from "../net/outbound-proxy.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
 import type { SiteReport } from "../proxy/cover-report.ts";
 import type { RouteId } from "../upstream/route.ts";
 import { failedStage, type TargetDiagnosis, type WayDiagnosis, works } from "./doctor-diagnosis.ts";

@@ -1,4 +1,4 @@
-import type { OutboundProxy } from "../net/outbound-proxy.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
 import { DC_NUMBERS, type DcTarget, TEST_DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import type { SiteReport } from "../proxy/cover-report.ts";
 import { adviseOn } from "./doctor-advice.ts";

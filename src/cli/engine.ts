@@ -29,6 +29,10 @@ export interface Engine {
   collect(): Promise<Collected>;
   /** Ends the sessions of these users. */
   revoke(users: readonly string[]): void;
+  /** The sessions of a user go at most so fast from now on, in bytes per second; `undefined`: as fast as they go. */
+  setRate(user: string, rate: number | undefined): void;
+  /** Does not tell what these users have moved until now: the count was set to zero. */
+  forget(users: ReadonlySet<string>): void;
   /** Replaces the processes that can be replaced. */
   restart(): void;
   /** Accepts nobody any more, and ends what has not ended after `graceMs`. */

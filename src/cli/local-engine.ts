@@ -58,6 +58,16 @@ export class LocalEngine implements Engine {
     this.#service.server.revoke(users);
   }
 
+  setRate(user: string): void {
+    void this.#service.server.slow(user);
+  }
+
+  forget(users: ReadonlySet<string>): void {
+    const tally = this.#service.server.tally();
+    for (const user of users) tally.delete(user);
+    this.#deps.onUsed(tally);
+  }
+
   restart(): void {
     this.#deps.log.warn("there are no workers to replace: --workers 2 or more makes some");
   }

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Config } from "../config/config.ts";
+import { quote } from "../config/quote.ts";
 import { formatBytes } from "../core/bytes.ts";
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
 import { IpNetwork } from "../core/ip-network.ts";
@@ -83,7 +84,7 @@ class ListReader {
         if (issues <= MOST_ISSUES) {
           this.#complain(
             path,
-            `${name}, line ${index + 1}, "${shorten(entry)}": ${error.message}`,
+            `${name}, line ${index + 1}, "${shorten(quote(entry))}": ${error.message}`,
             error.hint,
           );
         }

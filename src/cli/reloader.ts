@@ -83,6 +83,8 @@ export class Reloader {
       const found = load();
       files = new Map([...lookAtFilesOf(found), ...files]);
       if (before.file !== undefined && found.file === undefined) throw new Error(`${before.file} is gone`);
+      if (before.file !== undefined && !before.blank && found.blank)
+        throw new Error(`there is nothing in ${found.file}: a comment in it would say that this is meant`);
       const raw = keepAtStart(before.raw, found.raw);
       const next = { ...found, raw, config: parseConfig(raw) };
       await apply(next);

@@ -59,8 +59,16 @@ export class RunningProxy {
     const { loaded, log, known, sockets, state } = parts;
     const files = lookAtFilesOf(loaded); // now: a start may take seconds, and they may change meanwhile
     let engine: Engine | undefined;
-    const gate = new LocalGate({ onRevoked: (users) => engine?.revoke(users) });
-    const usage = new UsageKeeper(gate, state.folder, (error) => log.warn(error.message));
+    const gate = new LocalGate({
+      onRevoked: (users) => engine?.revoke(users),
+      onRate: (user, rate) => engine?.setRate(user, rate),
+    });
+    const usage = new UsageKeeper({
+      gate,
+      folder: state.folder,
+      onFailed: (error) => log.warn(error.message),
+      onReset: (users) => engine?.forget(users),
+    });
     const settings = { ...loaded, secrets: resolveSecrets(loaded.config) };
     known.keys = keysOf(settings);
     const rules = gateRulesOf(settings.config, settings.secrets);

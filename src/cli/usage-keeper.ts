@@ -7,26 +7,32 @@ import type { LocalGate } from "../proxy/local-gate.ts";
 /** What was moved in so much time is not counted when the program is killed, in milliseconds; and what was not told yet. */
 const WRITE_MS = 2_000;
 
+/** What a {@link UsageKeeper} works with. */
+export interface UsageKeeperOptions {
+  readonly gate: LocalGate;
+  /** Where the database is; without one, what was moved counts until the program ends. */
+  readonly folder: string | undefined;
+  readonly onFailed: (error: StateFileError) => void;
+  /** The count of these users was set to zero: what they have moved until now must not be told any more. */
+  readonly onReset: (users: ReadonlySet<string>) => void;
+}
+
 /** Keeps in a database what users have moved, and tells the gate what others have done to it there. */
 export class UsageKeeper {
-  readonly #gate: LocalGate;
-  readonly #folder: string | undefined;
-  readonly #onFailed: (error: StateFileError) => void;
+  readonly #options: UsageKeeperOptions;
   #store: UsageStore | undefined;
   #pending = new Map<string, Usage>();
   #timer: ReturnType<typeof setInterval> | undefined;
 
-  /** @param folder Where the database is; without one, what was moved counts until the program ends. */
-  constructor(gate: LocalGate, folder: string | undefined, onFailed: (error: StateFileError) => void) {
-    this.#gate = gate;
-    this.#folder = folder;
-    this.#onFailed = onFailed;
+  constructor(options: UsageKeeperOptions) {
+    this.#options = options;
   }
 
   /** Keeps it from now on, and has the gate know what there was before. Again: users may have come since. */
   async start(): Promise<void> {
-    if (this.#folder === undefined) return;
-    this.#store ??= await UsageStore.open(join(this.#folder, USAGE_FILE), this.#onFailed);
+    const { folder, onFailed } = this.#options;
+    if (folder === undefined) return;
+    this.#store ??= await UsageStore.open(join(folder, USAGE_FILE), onFailed);
     this.#timer ??= setInterval(() => this.#write(), WRITE_MS);
     this.#write();
   }
@@ -49,12 +55,15 @@ export class UsageKeeper {
   /** Also without anything to add: `tgws users reset` may have been there. */
   #write(): void {
     if (this.#store === undefined) return;
-    const users = new Set(this.#gate.users().map(({ name }) => name));
+    const { gate, onReset } = this.#options;
+    const users = new Set(gate.users().map(({ name }) => name));
     // What somebody moved who is not there any more must not come back: the name may be given to somebody else.
     const pending = new Map([...this.#pending].filter(([name]) => users.has(name)));
     this.#pending = new Map();
     const totals = new Map(this.#store.add(pending));
     for (const name of users) if (!totals.has(name)) totals.set(name, { up: 0, down: 0 });
-    this.#gate.load(totals);
+    gate.load(totals);
+    const resets = this.#store.takeResets();
+    if (resets.length > 0) onReset(new Set(resets));
   }
 }

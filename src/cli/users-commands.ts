@@ -6,23 +6,20 @@ const JSON_SWITCH: ReadonlyMap<string, string> = new Map([["--json", "Print JSON
 /** Those that shape links, and where the file is. */
 const LINK_FIELDS: readonly FieldName[] = ["config", "host", "port", "fakeTlsDomain", "accept"];
 
-/** What can be said about a new user, as flags. */
-const ADD_SWITCHES: ReadonlyMap<string, string> = userSwitches(
+/** What can be said about a user, as flags. */
+const USER_SWITCHES: ReadonlyMap<string, string> = userSwitches(
   USER_FIELD_NAMES.filter((key) => key !== "enabled"),
-);
-const SET_SWITCHES: ReadonlyMap<string, string> = userSwitches(
-  USER_FIELD_NAMES.filter((key) => key !== "enabled" && key !== "secret"),
 );
 
 /** `tgws users add`. */
 const add: Command = {
   usage: "tgws users add NAME",
   description: "Add a user to the configuration file, and print the links",
-  switches: ADD_SWITCHES,
+  switches: USER_SWITCHES,
   fields: LINK_FIELDS,
   takesAll: true,
   run: async (rawArgs) => {
-    const args = takeOwnArgs(rawArgs, ADD_SWITCHES, 1);
+    const args = takeOwnArgs(rawArgs, USER_SWITCHES, 1);
     const name = needOperand(args, "NAME", add.usage);
     const { addToFile } = await import("./users-edit.ts");
     await addToFile(name, args);
@@ -33,12 +30,12 @@ const add: Command = {
 /** `tgws users set`. */
 const set: Command = {
   usage: "tgws users set NAME",
-  description: "Change the limits of a user; the word none takes one away",
-  switches: SET_SWITCHES,
+  description: "Change the limits of a user, or the secret; the word none takes a limit away",
+  switches: USER_SWITCHES,
   fields: ["config"],
   takesAll: false,
   run: async (rawArgs) => {
-    const args = takeOwnArgs(rawArgs, SET_SWITCHES, 1);
+    const args = takeOwnArgs(rawArgs, USER_SWITCHES, 1);
     const name = needOperand(args, "NAME", set.usage);
     const { setInFile } = await import("./users-edit.ts");
     await setInFile(name, args);

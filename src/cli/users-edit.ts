@@ -21,7 +21,7 @@ import { usagePath } from "./state.ts";
 /** What a file begins with that `tgws users add` makes. */
 const HEADER = "# The configuration of tgws: `tgws config show` prints every setting.\n";
 /** They may have been meant by a flag that is not known. */
-const OWN_FLAGS = { own: USER_FIELD_NAMES.map((key) => `--${key}`) };
+const OWN_FLAGS = { own: USER_FIELD_NAMES.filter((key) => key !== "enabled").map((key) => `--${key}`) };
 /** In the place of a limit: there is none. */
 const NONE = "none";
 /** Another process may be writing. */
@@ -43,6 +43,7 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
     const secret = (kept ? undefined : served) ?? generateSecret();
     text = await addUser(text, name, { secret: secret.toHex(), ...changes });
     loadFor(rest, OWN_FLAGS, text); // refuses what could not be used
+    await forgetUsage(name); // somebody else's, who had that name and was taken out by hand
     return text;
   });
   const config = reload(rest);
@@ -51,16 +52,18 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
   if (config.port !== 0) printUserLinks(config, name); // a link needs the real port
 }
 
-/** Changes the limits of a user. @throws {ConfigError | StartError} */
+/** Changes the limits of a user, or the secret. @throws {ConfigError | StartError} */
 export async function setInFile(name: string, { given, rest }: OwnArgs): Promise<void> {
+  loadFor(rest, OWN_FLAGS); // says which flags there are not
   if (given.size === 0) {
-    const flags = USER_FIELD_NAMES.filter((key) => key !== "secret" && key !== "enabled");
-    const hint = flags.map((key) => `--${key}`).join(", ");
+    const hint = OWN_FLAGS.own.join(", ");
     throw new ConfigError([{ path: "tgws users set", message: "nothing to change is named", hint }]);
   }
   const changes = readChanges(given);
   await change(name, rest, (text) => changeUser(text, name, changes));
   console.log(`Changed ${name}`);
+  if ("secret" in changes)
+    console.log(`The old links do not work any more: tgws users link ${name} prints new ones`);
 }
 
 /** Serves a user again, or no longer. @throws {ConfigError | StartError} */
@@ -80,7 +83,12 @@ export async function switchInFile(
 
 /** Takes a user out of the file, and forgets the traffic. @throws {ConfigError | StartError} */
 export async function removeFromFile(name: string, { rest }: OwnArgs): Promise<void> {
-  const { config, path } = await change(name, rest, (text) => removeUser(text, name));
+  // Without a word in it a proxy that runs would take the file for one that is about to be written.
+  const remove = async (text: string): Promise<string> => {
+    const left = await removeUser(text, name);
+    return left.trim() === "" ? HEADER : left;
+  };
+  const { config, path } = await change(name, rest, remove);
   await forgetUsage(name);
   console.log(`Removed ${name} from ${path}`);
   if (config.users.length === 0)
@@ -148,6 +156,8 @@ function pathOf(rest: readonly string[]): string {
 }
 
 function checkName(name: string): void {
+  if (name === "")
+    throw new ConfigError([{ path: "NAME", message: "is empty", hint: "tgws users add alice" }]);
   if (isUserName(name) && !looksLikeSecret(name) && !mayBePartOfKey(name)) return;
   const message = looksLikeSecret(name) || mayBePartOfKey(name) ? "looks like a secret" : "cannot be a name";
   const hint = "1-32 letters, digits, dots, dashes or underscores; a secret goes to --secret";

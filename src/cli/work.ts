@@ -125,6 +125,10 @@ class WorkerRun {
       case "leased":
         this.#gate.onLeased(message.user, message.bytes);
         break;
+      case "rate":
+        this.#gate.onRate(message.user, message.rate);
+        void this.#service?.server.slow(message.user);
+        break;
       case "revoke":
         this.#service?.server.revoke(message.users);
         break;
@@ -136,6 +140,7 @@ class WorkerRun {
         this.#adopted.delete(message.index);
         break;
       case "collect":
+        this.#sendUsed();
         this.#sendFigures(message.id);
         break;
       case "drain":

@@ -11,7 +11,7 @@ import type { Usage } from "../proxy/gate-user.ts";
 import type { LocalGate } from "../proxy/local-gate.ts";
 import { GateServer } from "../workers/gate-server.ts";
 import type { LiveWorker } from "../workers/live-worker.ts";
-import { type FromWorker, PROTOCOL, type StartMessage } from "../workers/messages.ts";
+import { type FromWorker, PROTOCOL, type StartMessage, type UsedBytes } from "../workers/messages.ts";
 import { FIRST_SOCKET_FD, ownCommand, spawnWorker } from "../workers/spawn-worker.ts";
 import { Supervisor, type WorkerListener } from "../workers/supervisor.ts";
 import type { Collected, Engine, Settings } from "./engine.ts";
@@ -47,6 +47,8 @@ interface Round {
   readonly left: Set<LiveWorker>;
   readonly errors: string[];
   readonly done: () => void;
+  /** What these have moved is not heard from those who have not answered yet. */
+  readonly deafTo?: ReadonlySet<string>;
 }
 
 /** Processes that share the port, and a supervisor that holds what they have in common: this one. */
@@ -132,6 +134,20 @@ export class WorkerEngine implements Engine, WorkerListener {
     this.#supervisor.broadcast({ type: "revoke", users });
   }
 
+  setRate(user: string, rate: number | undefined): void {
+    this.#supervisor.broadcast({ type: "rate", user, ...(rate === undefined ? {} : { rate }) });
+  }
+
+  /** Workers say what users have moved before they answer, so that is the last that was moved before. */
+  forget(users: ReadonlySet<string>): void {
+    const id = ++this.#lastRound;
+    // Those that are starting have nothing to tell, and do not answer.
+    const left = new Set(this.#supervisor.live.filter(({ state }) => state !== "starting"));
+    if (left.size === 0) return;
+    this.#rounds.set(id, { left, errors: [], done: () => this.#rounds.delete(id), deafTo: users });
+    for (const worker of left) worker.post({ type: "collect", id });
+  }
+
   restart(): void {
     void this.#supervisor.restart();
   }
@@ -188,7 +204,7 @@ export class WorkerEngine implements Engine, WorkerListener {
         void this.#claim(worker, message);
         break;
       case "used":
-        this.#deps.onUsed(new Map(message.users.map(({ user, up, down }) => [user, { up, down }])));
+        this.#deps.onUsed(this.#usedOf(worker, message.users));
         break;
       case "log":
         for (const record of message.records) this.#log(worker, record as LogRecord);
@@ -202,6 +218,14 @@ export class WorkerEngine implements Engine, WorkerListener {
         this.#onAnswer(worker, message.id, message.error);
         break;
     }
+  }
+
+  #usedOf(worker: LiveWorker, users: readonly UsedBytes[]): ReadonlyMap<string, Usage> {
+    const used = new Map<string, Usage>(users.map(({ user, up, down }) => [user, { up, down }]));
+    for (const { left, deafTo } of this.#rounds.values()) {
+      if (deafTo !== undefined && left.has(worker)) for (const user of deafTo) used.delete(user);
+    }
+    return used;
   }
 
   async #claim(worker: LiveWorker, { id, random }: Extract<FromWorker, { type: "claim" }>): Promise<void> {

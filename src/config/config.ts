@@ -1,4 +1,5 @@
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
+import { ipVersion } from "../core/ip-address.ts";
 import { IpNetwork } from "../core/ip-network.ts";
 import type { DomainPort } from "../core/names.ts";
 import type { UserPolicy } from "../core/users.ts";
@@ -23,6 +24,7 @@ import { type LogSettings, readLogs } from "./logs.ts";
 import { nearestOf } from "./nearest.ts";
 import { parseInteger } from "./numbers.ts";
 import type { Origins } from "./origin.ts";
+import { parseOutboundProxy } from "./outbound-proxy.ts";
 import { type Pin, Pins, parsePin } from "./pins.ts";
 import { isThisMachine, type Running, readRunning } from "./running.ts";
 import { parsePath, parseToken } from "./texts.ts";
@@ -353,17 +355,18 @@ function parseListUrl(text: string): string {
   return url.href;
 }
 
+/** As it is written: what NO_PROXY says is read where it is used. */
 function parseProxyText(text: string): string {
-  if (text.trim() !== "") return text;
-  throw new FormatError("BAD_VALUE", "not an address", "for example socks5://127.0.0.1:1080");
+  parseOutboundProxy(text, undefined);
+  return text;
 }
 
 function parseHost(text: string): string {
   const host = /^\[(.*)\]$/.exec(text)?.[1] ?? text;
-  if (/^[\w.:%-]+$/.test(host)) return host;
-  throw new FormatError(
-    "BAD_VALUE",
-    "not an address",
-    "for example 127.0.0.1, 0.0.0.0, :: or a name of this machine",
-  );
+  const meantAsIp = host !== text || host.includes(":") || /^[\d.]*\.[\d.]*$/.test(host);
+  if (meantAsIp ? ipVersion(host) !== 0 : /^[\w.-]+$/.test(host)) return host;
+  const hint = /^[^:]+:\d+$|\]:\d+$/.test(text)
+    ? "a port goes to --port"
+    : "for example 127.0.0.1, 0.0.0.0, :: or a name of this machine";
+  throw new FormatError("BAD_VALUE", "not an address", hint);
 }

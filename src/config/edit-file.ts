@@ -177,6 +177,13 @@ function isRunning(pid: number): boolean {
   }
 }
 
+const NOT_OURS = "run this as the owner of the file and of its folder, or as root";
+const HINTS: ReadonlyMap<string, string> = new Map([
+  ["EPERM", NOT_OURS],
+  ["EACCES", NOT_OURS],
+  ["EBUSY", "a file that is mounted by itself, as into a container, cannot be replaced: mount its folder"],
+]);
+
 /** Runs `work`; what the file system says against it is a reason that a person can read. */
 function guard<T>(path: string, work: () => T): T {
   try {
@@ -184,9 +191,8 @@ function guard<T>(path: string, work: () => T): T {
   } catch (error) {
     if (error instanceof Error && "code" in error && !(error instanceof StartError)) {
       const hint =
-        reasonOf(error) === "EPERM" || reasonOf(error) === "EACCES"
-          ? "run this as the owner of the file and of its folder, or as root"
-          : "see whether the disk is full or read-only; --config names another file";
+        HINTS.get(reasonOf(error)) ??
+        "see whether the disk is full or read-only; --config names another file";
       throw fileError(path, reasonOf(error), hint, error);
     }
     throw error;

@@ -1,6 +1,6 @@
 import { StartError } from "../core/errors.ts";
 import { parseToml } from "./toml-file.ts";
-import { endOfLineIn, insertRows, removeTable } from "./toml-tables.ts";
+import { endOfLineIn, insertRows, removeTable, replaceRow } from "./toml-tables.ts";
 import { USER_FIELD_NAMES, USER_FIELDS, type UserFieldName } from "./user-fields.ts";
 
 /** Settings of a user, as texts; `undefined` takes one out. */
@@ -29,7 +29,7 @@ export async function changeUser(text: string, name: string, changes: UserChange
     keys.filter((key) => there?.[key] !== undefined),
     keys.filter((key) => there?.[key] === undefined),
   ];
-  const changed = old.length === 0 ? text : await patchText(text, changing(name, pick(changes, old)));
+  const changed = await changeRows(text, name, pick(changes, old));
   const additions = pick(changes, added);
   const rows = formatRows(additions);
   if (rows.length === 0) return changed;
@@ -37,6 +37,22 @@ export async function changeUser(text: string, name: string, changes: UserChange
   const inserted = insertRows(changed, ["users", name], rows);
   const wanted = changing(name, additions);
   return inserted !== undefined && isMeant(changed, inserted, wanted) ? inserted : patchText(changed, wanted);
+}
+
+/** Changes settings that are there. */
+async function changeRows(text: string, name: string, changes: UserChanges): Promise<string> {
+  let replaced: string | undefined = text;
+  for (const key of USER_FIELD_NAMES) {
+    if (!(key in changes) || replaced === undefined) continue;
+    const value = changes[key];
+    replaced = replaceRow(
+      replaced,
+      ["users", name, key],
+      value === undefined ? undefined : formatValue(key, value),
+    );
+  }
+  const wanted = changing(name, changes);
+  return replaced !== undefined && isMeant(text, replaced, wanted) ? replaced : patchText(text, wanted);
 }
 
 /** Takes a user out, with the comments of the table. */

@@ -36,6 +36,8 @@ export interface LoadedConfig {
   readonly file: string | undefined;
   /** Where it is, or would be looked for. */
   readonly place: string | undefined;
+  /** It is there, and nothing is in it, not even a comment: as when somebody is about to write it, or the disk is full. */
+  readonly blank: boolean;
   readonly warnings: readonly string[];
 }
 
@@ -48,7 +50,7 @@ export interface LoadedConfig {
 export function loadConfig(rawArgs: readonly string[], surroundings: Surroundings): LoadedConfig {
   const sources = [readArgs(rawArgs, surroundings.flags), readEnvironment(surroundings.environment)];
   const place = findFile(sources, surroundings);
-  const { written, state } = readFile(place, surroundings.fileText);
+  const { written, state, blank } = readFile(place, surroundings.fileText);
   sources.push(written);
   const { raw, origins } = mergeSources(sources);
   const issues = sources.flatMap((source) => source.issues);
@@ -62,6 +64,7 @@ export function loadConfig(rawArgs: readonly string[], surroundings: Surrounding
     origins,
     file: state === "read" ? place?.path : undefined,
     place: place?.path,
+    blank,
     warnings,
   };
 }
@@ -112,27 +115,29 @@ function readArgs(rawArgs: readonly string[], flags: OtherFlags = {}): Written {
 interface FileOutcome {
   readonly written: Written;
   readonly state: "read" | "absent" | "unusable";
+  readonly blank: boolean;
 }
 
 function readFile(place: FilePlace | undefined, instead: string | undefined): FileOutcome {
   const written = new WrittenBuilder();
-  if (place === undefined) return { written, state: "absent" };
+  if (place === undefined) return { written, state: "absent", blank: false };
   const { path, origin } = place;
   try {
     const file = instead === undefined ? readNamed(path) : { text: instead, mode: 0o600 };
     if (file === undefined) {
-      if (origin === undefined) return { written, state: "absent" };
+      if (origin === undefined) return { written, state: "absent", blank: false };
       const shown = looksLikeSecret(path) ? "(a secret)" : path;
-      written.refuse(origin.path, `${shown}: no such file`, "tgws config init makes one");
-      return { written, state: "unusable" };
+      const message = path.trim() === "" ? "is empty" : `${shown}: no such file`;
+      written.refuse(origin.path, message, "tgws config init makes one");
+      return { written, state: "unusable", blank: false };
     }
     const settings = readFileSettings(path, parseToml(path, file.text));
     const warnings = [...settings.warnings, ...findOpenSecrets(path, file, settings)];
-    return { written: { ...settings, warnings }, state: "read" };
+    return { written: { ...settings, warnings }, state: "read", blank: file.text.trim() === "" };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     written.issues.push(...error.issues);
-    return { written, state: "unusable" };
+    return { written, state: "unusable", blank: false };
   }
 }
 

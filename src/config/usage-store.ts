@@ -1,4 +1,5 @@
 import type { Database } from "bun:sqlite";
+import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { ownLikeFolder, reasonOf } from "./private-file.ts";
@@ -23,6 +24,9 @@ const BAD_FILE = ["SQLITE_NOTADB", "SQLITE_CORRUPT"];
  * Several processes may have it open: the one that serves adds, another one shows or resets. What was added is in
  * the file when {@link UsageStore.add} returns, so that a `kill -9` loses nothing of it.
  *
+ * Each reset leaves a mark of its own in the file. Whoever finds another one than before adds nothing of what it had not
+ * written yet: that was moved before, or about when, the count was set to zero.
+ *
  * Nothing here throws. While the file cannot be used, what is added stays in memory, and is written when it can be;
  * the first failure of a row goes to `onFailed`. A damaged file is moved aside, and a new one made of what is known.
  */
@@ -34,6 +38,9 @@ export class UsageStore {
   readonly #totals = new Map<string, Usage>();
   /** Not in the file yet. */
   readonly #pending = new Map<string, Usage>();
+  /** The last reset of each user, as the file had it; `undefined`: it was not read yet. */
+  #marks: Map<string, string> | undefined;
+  readonly #resets = new Set<string>();
   #database: Database | undefined;
   #failing = false;
 
@@ -70,7 +77,10 @@ export class UsageStore {
     return new Map(this.#totals);
   }
 
-  /** Counts `deltas`, and returns everybody's totals: an outside {@link UsageStore.reset} shows in them. */
+  /**
+   * Counts `deltas`, and returns everybody's totals: an outside {@link UsageStore.reset} shows in them, and leaves nothing
+   * of what was added and not written before it was noticed.
+   */
   add(deltas: ReadonlyMap<string, Usage>): ReadonlyMap<string, Usage> {
     for (const [user, delta] of deltas) {
       addTo(this.#totals, user, delta);
@@ -79,11 +89,23 @@ export class UsageStore {
     return this.totals();
   }
 
+  /** Whose traffic others have set to zero, as it was noticed since the last call. */
+  takeResets(): string[] {
+    const resets = [...this.#resets];
+    this.#resets.clear();
+    return resets;
+  }
+
   /** Sets a user's traffic to zero. */
   reset(user: string): void {
     this.#totals.delete(user);
     this.#pending.delete(user);
-    this.#use((database) => database.run("DELETE FROM usage WHERE user = ?", [user]));
+    const mark = randomBytes(8).toString("hex");
+    const done = this.#use((database) => {
+      database.run("DELETE FROM usage WHERE user = ?", [user]);
+      database.run("INSERT OR REPLACE INTO resets (user, mark) VALUES (?, ?)", [user, mark]);
+    }, "immediate");
+    if (done) this.#marks?.set(user, mark);
   }
 
   close(): void {
@@ -103,45 +125,61 @@ export class UsageStore {
     for (const { user, up, down } of rows) this.#totals.set(user, { up, down });
   }
 
-  /** Writes what is pending and runs `work`, both or neither; failures are dealt with. */
-  #use(work: (database: Database) => void): void {
+  /**
+   * Writes what is pending and runs `work`, both or neither; failures are dealt with.
+   *
+   * @param locking `immediate` for work that writes: who has read before it asks for the lock would not wait for it.
+   * @returns Whether that was possible.
+   */
+  #use(work: (database: Database) => void, locking: "deferred" | "immediate" = "deferred"): boolean {
     try {
-      this.#run(work);
+      this.#run(work, locking);
       this.#failing = false;
+      return true;
     } catch (error) {
       if (isDamage(error) && this.#replace()) {
         this.#failed("READ", error, "damaged: moved aside, and made anew");
-        this.#attempt(work);
-      } else {
-        this.#failed("WRITE", error);
+        return this.#attempt(work);
       }
+      this.#failed("WRITE", error);
+      return false;
     }
   }
 
   /** A second try, with a new file. */
-  #attempt(work: (database: Database) => void): void {
+  #attempt(work: (database: Database) => void): boolean {
     try {
-      this.#run(work);
+      this.#run(work, "immediate");
       this.#failing = false;
+      return true;
     } catch (error) {
       this.#failed("WRITE", error);
+      return false;
     }
   }
 
-  #run(work: (database: Database) => void): void {
+  #run(work: (database: Database) => void, locking: "deferred" | "immediate"): void {
     this.#database ??= this.#open();
     const database = this.#database;
+    let marks = new Map<string, string>();
+    let resets: string[] = [];
     const all = database.transaction(() => {
+      marks = readMarks(database);
+      const before = this.#marks ?? marks;
+      resets = [...marks].filter(([user, mark]) => before.get(user) !== mark).map(([user]) => user);
       const insert = database.query(
         "INSERT INTO usage (user, up, down) VALUES (?1, ?2, ?3) " +
           "ON CONFLICT (user) DO UPDATE SET up = up + excluded.up, down = down + excluded.down",
       );
-      for (const [user, { up, down }] of this.#pending) insert.run(user, up, down);
+      for (const [user, { up, down }] of this.#pending)
+        if (!resets.includes(user)) insert.run(user, up, down);
       work(database);
     });
     if (this.#pending.size > 0) all.immediate();
-    else all.deferred();
+    else all[locking]();
     this.#pending.clear();
+    this.#marks = marks;
+    for (const user of resets) this.#resets.add(user);
   }
 
   #open(): Database {
@@ -161,6 +199,7 @@ export class UsageStore {
       return !existsSync(this.#path); // another process was faster
     }
     for (const [user, usage] of this.#totals) this.#pending.set(user, usage);
+    this.#marks = undefined;
     return true;
   }
 
@@ -179,11 +218,17 @@ function prepare(database: Database, waitMs: number): Database {
     database.run(
       "CREATE TABLE IF NOT EXISTS usage (user TEXT PRIMARY KEY, up INTEGER NOT NULL, down INTEGER NOT NULL) STRICT",
     );
+    database.run("CREATE TABLE IF NOT EXISTS resets (user TEXT PRIMARY KEY, mark TEXT NOT NULL) STRICT");
     return database;
   } catch (error) {
     database.close();
     throw error;
   }
+}
+
+function readMarks(database: Database): Map<string, string> {
+  const rows = database.query<{ user: string; mark: string }, []>("SELECT user, mark FROM resets").all();
+  return new Map(rows.map(({ user, mark }) => [user, mark]));
 }
 
 function addTo(usages: Map<string, Usage>, user: string, { up, down }: Usage): void {

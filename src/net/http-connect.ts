@@ -2,7 +2,8 @@ import type { ByteReader } from "../channel/byte-reader.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { Cancel } from "../core/cancel.ts";
 import { RouteError } from "../core/errors.ts";
-import { formatHostPort, type OutboundProxy, proxyAnswerErrorOf } from "./outbound-proxy.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
+import { formatHostPort, proxyAnswerErrorOf } from "./outbound-proxy.ts";
 
 /** The longest head of an answer. Real ones have some 200 bytes. */
 const ANSWER_LIMIT = 16 * 1024;

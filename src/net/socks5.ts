@@ -3,7 +3,8 @@ import type { Channel } from "../channel/channel.ts";
 import type { Cancel } from "../core/cancel.ts";
 import { RouteError, type RouteErrorCode } from "../core/errors.ts";
 import { ipVersion } from "../core/ip-address.ts";
-import { type OutboundProxy, proxyAnswerErrorOf } from "./outbound-proxy.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
+import { proxyAnswerErrorOf } from "./outbound-proxy.ts";
 
 const VERSION = 5;
 const PASSWORD_VERSION = 1;

@@ -3,8 +3,9 @@ import { ByteReader } from "../channel/byte-reader.ts";
 import type { Channel } from "../channel/channel.ts";
 import type { Cancel } from "../core/cancel.ts";
 import { RouteError } from "../core/errors.ts";
+import type { OutboundProxy } from "../core/outbound-proxy.ts";
 import { hasSpareDescriptors, hidesShortage, SHORT_OF_DESCRIPTORS } from "./descriptors.ts";
-import { bypasses, formatHostPort, formatOutboundProxy, type OutboundProxy } from "./outbound-proxy.ts";
+import { bypasses, formatHostPort, formatOutboundProxy } from "./outbound-proxy.ts";
 import { TCP_HANDLERS, TcpChannel } from "./tcp-channel.ts";
 
 /** Where a TCP connection goes. */

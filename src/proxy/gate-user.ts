@@ -2,6 +2,7 @@ import { RefusedError } from "../core/errors.ts";
 import type { RefusalReason } from "../core/events.ts";
 import type { UserFigures, UserPolicy } from "../core/users.ts";
 import { addressKey } from "./address-key.ts";
+import type { Grant } from "./gate.ts";
 import { type Clock, TokenBucket } from "./token-bucket.ts";
 
 /** Bytes of a user. */
@@ -14,7 +15,7 @@ export interface Usage {
 const AS_FAST_AS_IT_GOES = 2 ** 50;
 
 /** One user, who is there right now, and what was refused. */
-export class GateUser {
+export class GateUser implements Grant {
   usage: Usage = { up: 0, down: 0 };
   connections = 0;
   /** Connections by address. */
@@ -30,13 +31,13 @@ export class GateUser {
   }
 
   /** What it may move in a second; `undefined`: as fast as it goes. */
-  get bucket(): TokenBucket | undefined {
+  get rate(): TokenBucket | undefined {
     if (this.policy.rateBytes === undefined) return undefined;
     this.#bucket ??= new TokenBucket(this.policy.rateBytes, this.#clock);
     return this.#bucket;
   }
 
-  /** Takes another policy. Connections that have a bucket get its new rate; those without one stay as fast as they are. */
+  /** Takes another policy. Connections that have a bucket keep it, with its new rate. */
   follow(policy: UserPolicy): void {
     this.#policy = policy;
     const rate = policy.rateBytes ?? AS_FAST_AS_IT_GOES;

@@ -24,9 +24,9 @@ export interface Visit {
   leave(): void;
 }
 
-/** What a user's connection is given. */
+/** What a user's connection is given, for as long as it is there. */
 export interface Grant {
-  /** Shared by the user's connections in this process; `undefined`: as fast as it goes. */
+  /** Shared by the user's connections in this process; `undefined`: as fast as it goes. It may come and go. */
   readonly rate: RateBucket | undefined;
 }
 

@@ -28,6 +28,8 @@ export interface GateRules {
 export interface GateOptions {
   /** These users may not be connected any more, but are, or may be; maybe more than once until they are gone. */
   readonly onRevoked: (users: readonly string[]) => void;
+  /** A user's rate has changed, in bytes per second: it holds for those who are connected, too. */
+  readonly onRate?: (user: string, rate: number | undefined) => void;
   /** Milliseconds since 1970. */
   readonly now?: () => number;
   readonly clock?: Clock;
@@ -67,6 +69,7 @@ export class LocalGate implements Gate {
     this.#maxConnections = limits.maxConnections ?? Number.POSITIVE_INFINITY;
     this.#addresses.limits = limits;
     const revoked: string[] = [];
+    const rated: UserPolicy[] = [];
     const names = new Set<string>();
     for (const policy of users) {
       names.add(policy.name);
@@ -75,6 +78,7 @@ export class LocalGate implements Gate {
         this.#users.set(policy.name, new GateUser(policy, this.#clock));
         continue;
       }
+      if (user.policy.rateBytes !== policy.rateBytes) rated.push(policy);
       const sameKey = Buffer.compare(user.policy.key, policy.key) === 0;
       user.follow(policy);
       if (!sameKey) revoked.push(policy.name);
@@ -85,6 +89,7 @@ export class LocalGate implements Gate {
       revoked.push(name); // also without connections: some may be about to show its secret
     }
     this.#revoke([...revoked, ...this.#barred()]);
+    for (const { name, rateBytes } of rated) this.#options.onRate?.(name, rateBytes);
   }
 
   /** Sets what users have used before; of those that are configured. */
@@ -147,7 +152,7 @@ export class LocalGate implements Gate {
    * `most` itself for a user without a rate; 0 means: wait for {@link LocalGate.whenLendable}.
    */
   lease(name: string, most: number): number {
-    return this.#users.get(name)?.bucket?.take(most) ?? most;
+    return this.#users.get(name)?.rate?.take(most) ?? most;
   }
 
   /**
@@ -156,7 +161,7 @@ export class LocalGate implements Gate {
    * @returns Takes that back.
    */
   whenLendable(name: string, listener: () => void): () => void {
-    const bucket = this.#users.get(name)?.bucket;
+    const bucket = this.#users.get(name)?.rate;
     return bucket === undefined ? this.#clock.after(0, listener) : bucket.whenReady(listener);
   }
 
@@ -190,7 +195,7 @@ export class LocalVisit implements Visit {
 
   enter(name: string): Grant {
     this.#user = this.#gate.enter(name, this.#address);
-    return { rate: this.#user.bucket };
+    return this.#user;
   }
 
   leave(): void {

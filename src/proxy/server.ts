@@ -158,6 +158,12 @@ export class ProxyServer {
     for (const session of this.#sessions) session.revoke(names, this.#generation.deps);
   }
 
+  /** Has the sessions of a user, who may have a rate now, go no faster than that; once it has resolved, all do. */
+  async slow(user: string): Promise<void> {
+    const those = [...this.#sessions].filter((session) => session.user === user);
+    await Promise.all(those.map((session) => session.slow()));
+  }
+
   /** Returns what each user has moved since the last call; users who have moved nothing are left out. */
   tally(): Map<string, { readonly up: number; readonly down: number }> {
     for (const session of this.#sessions) session.tally(this.#usage);

@@ -8,7 +8,7 @@ import { describeTarget, type Target } from "../protocol/mtproto/dc.ts";
 import type { Route, Upstream, Way } from "../upstream/route.ts";
 import type { Standings } from "../upstream/standings.ts";
 import { Entrance, type EntranceDeps, type EntranceListener, type Entry } from "./entrance.ts";
-import type { RateBucket, Visit } from "./gate.ts";
+import type { Grant, RateBucket, Visit } from "./gate.ts";
 import type { Mask } from "./mask.ts";
 import { Opening, type OpeningListener } from "./opening.ts";
 import { PacketWatch } from "./packet-watch.ts";
@@ -61,6 +61,9 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
   readonly #deps: SessionDeps;
   readonly #onGone: (session: Session) => void;
   #visit: Visit | undefined;
+  #grant: Grant | undefined;
+  /** It goes as fast as its user's rate lets it. */
+  #throttled = false;
   #user: string | undefined;
   /** Users it may not show itself as. */
   #barred: ReadonlySet<string> | undefined;
@@ -123,6 +126,7 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
       if (entry.kind === "masked") return await this.#show(entry.mask);
       this.#channel.keepAlive(); // web servers do without: a stranger could tell
       this.#splice = await this.#open(entry);
+      void this.slow(); // the rate may have come while it opened
       const end = await this.#splice.ended;
       if (end.endedBy === "client") this.#blameForOneWhoLeft();
       this.#ended(reasonOf(end), end.error);
@@ -146,9 +150,12 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     const { routes, standings, replays, observe, adjustTarget } = this.#deps;
     const target = adjustTarget(client.target);
     const name = describeTarget(target);
-    const channel = grant.rate === undefined ? own : await throttle(own, grant.rate);
+    this.#grant = grant;
+    const { rate } = grant;
+    this.#throttled = rate !== undefined;
+    const channel = rate === undefined ? own : await throttle(own, rate);
     const early = reader.rest();
-    grant.rate?.spend(early.length);
+    rate?.spend(early.length);
     this.#client = channel;
     this.secret = client.secret;
     this.target = name;
@@ -317,6 +324,20 @@ export class Session implements SessionView, OpeningListener, EntranceListener {
     const stuck = asked.queued > 0 && upstream.queuedBytes >= asked.queued;
     if (stuck || (upstream.unanswered && (upstream.answersPings || withoutPings)))
       this.stop("network-changed");
+  }
+
+  /**
+   * Has it go no faster than its user's rate from now on, if there is one, and it does not yet.
+   *
+   * Sessions of users without a rate have nothing around their channel that could be told to.
+   */
+  async slow(): Promise<void> {
+    const splice = this.#splice;
+    const rate = this.#grant?.rate;
+    if (splice === undefined || rate === undefined || this.#throttled) return;
+    this.#throttled = true;
+    const channel = await throttle(this.#client, rate);
+    if (!this.stopped && splice.replaceClient(channel)) this.#client = channel;
   }
 
   /** Whose secret it has shown, unless that was refused: known a little sooner than {@link Session.secret}. */

@@ -47,9 +47,11 @@ export type ToWorker =
   | { readonly type: "claimed"; readonly id: number; readonly fresh: boolean }
   /** So many bytes of a user's rate may be spent. */
   | { readonly type: "leased"; readonly user: string; readonly bytes: number }
+  /** A user has another rate, in bytes per second, or none; also those who are connected. */
+  | { readonly type: "rate"; readonly user: string; readonly rate?: number }
   /** The sessions of these users have to end. */
   | { readonly type: "revoke"; readonly users: readonly string[] }
-  /** To be answered with `figures`. */
+  /** To be answered with `used`, if there is anything, and then with `figures`. */
   | { readonly type: "collect"; readonly id: number }
   /** Accept also, or not any more, from the socket of another slot, whose worker is down. */
   | { readonly type: "adopt" | "abandon"; readonly index: number }

@@ -11,6 +11,8 @@ const ANSWER_MS = 10_000;
 interface Waiting {
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: Error) => void;
+  /** Who wants to enter. */
+  readonly user?: RemoteUser | undefined;
 }
 
 interface Answer {
@@ -43,8 +45,8 @@ export class RemoteGate implements Gate {
   readonly #sender: Sender;
   readonly #arriving = new Map<number, Waiting>();
   readonly #entering = new Map<number, Waiting>();
-  /** By user: those that have a rate, and a connection here now or before. */
-  readonly #buckets = new Map<string, LeasedBucket>();
+  /** Those that have a connection here, or had one. */
+  readonly #users = new Map<string, RemoteUser>();
   #rules: RemoteRules | undefined;
   #lastVisit = 0;
   #closed = false;
@@ -71,10 +73,11 @@ export class RemoteGate implements Gate {
   enter(visit: number, user: string, address: string | undefined): Grant | Promise<Grant> {
     if (address !== undefined && this.#rules?.limitedUsers.has(user) === false) {
       this.#sender.postLater({ type: "came", visit, user, address });
-      return UNLIMITED;
+      return this.#userOf(user);
     }
     const question = { type: "enter", visit, user, ...(address === undefined ? {} : { address }) } as const;
-    return this.#ask(this.#entering, visit, question).then(({ rate }) => this.#grant(user, rate));
+    const remote = this.#userOf(user);
+    return this.#ask(this.#entering, visit, question, remote).then(() => remote);
   }
 
   /** Called by a visit. */
@@ -89,11 +92,18 @@ export class RemoteGate implements Gate {
 
   /** The supervisor's answer to `enter`. */
   onEntered(visit: number, given: Answer): void {
+    // At once: by the time that the visit hears of it, another rate may have come.
+    if (given.refused === undefined) this.#entering.get(visit)?.user?.setRate(given.rate);
     answer(this.#entering, visit, given);
   }
 
   onLeased(user: string, bytes: number): void {
-    this.#buckets.get(user)?.grant(bytes);
+    this.#users.get(user)?.onLeased(bytes);
+  }
+
+  /** The supervisor says that a user's rate has changed. */
+  onRate(user: string, rate: number | undefined): void {
+    this.#users.get(user)?.setRate(rate);
   }
 
   /** There is no supervisor any more. */
@@ -105,22 +115,24 @@ export class RemoteGate implements Gate {
     }
   }
 
-  #grant(user: string, rate: number | undefined): Grant {
-    // The limit was lifted: sessions that have the bucket keep it, and go on getting leases by it.
-    if (rate === undefined) return UNLIMITED;
-    let bucket = this.#buckets.get(user);
-    if (bucket === undefined) {
-      bucket = new LeasedBucket(rate, (bytes) => this.#sender.post({ type: "lease", user, bytes }));
-      this.#buckets.set(user, bucket);
+  #userOf(name: string): RemoteUser {
+    let user = this.#users.get(name);
+    if (user === undefined) {
+      user = new RemoteUser((bytes) => this.#sender.post({ type: "lease", user: name, bytes }));
+      this.#users.set(name, user);
     }
-    bucket.rate = rate;
-    return { rate: bucket };
+    return user;
   }
 
-  async #ask(waiting: Map<number, Waiting>, visit: number, question: FromWorker): Promise<Answer> {
+  async #ask(
+    waiting: Map<number, Waiting>,
+    visit: number,
+    question: FromWorker,
+    user?: RemoteUser,
+  ): Promise<Answer> {
     if (this.#closed) throw new RefusedError("connections");
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-    waiting.set(visit, { resolve, reject });
+    waiting.set(visit, { resolve, reject, user });
     this.#sender.post(question);
     const timer = setTimeout(() => {
       waiting.delete(visit);
@@ -133,7 +145,33 @@ export class RemoteGate implements Gate {
   }
 }
 
-const UNLIMITED: Grant = { rate: undefined };
+/** What a user's connections here share. */
+class RemoteUser implements Grant {
+  readonly #ask: (bytes: number) => void;
+  #bucket: LeasedBucket | undefined;
+  #limited = false;
+
+  /** @param ask Asks for so many bytes of its rate. */
+  constructor(ask: (bytes: number) => void) {
+    this.#ask = ask;
+  }
+
+  get rate(): LeasedBucket | undefined {
+    return this.#limited ? this.#bucket : undefined;
+  }
+
+  /** When it was lifted, sessions that have the bucket keep it, and go on getting leases by it. */
+  setRate(rate: number | undefined): void {
+    this.#limited = rate !== undefined;
+    if (rate === undefined) return;
+    this.#bucket ??= new LeasedBucket(rate, this.#ask);
+    this.#bucket.rate = rate;
+  }
+
+  onLeased(bytes: number): void {
+    this.#bucket?.grant(bytes);
+  }
+}
 
 class RemoteVisit implements Visit {
   readonly #gate: RemoteGate;

@@ -174,6 +174,31 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
     );
 
     it(
+      "slow a user down who is connected already",
+      async () => {
+        using home = new ConfigHome(annWith());
+        await using proxy = await start(home, workers);
+        const sessions = await openSessions(proxy, 4);
+        using ofBob = await openSession({ port: proxy.port, secret: BOB });
+        const traffic = new Traffic(sessions);
+        home.write(annWith("rate-kb = 400"));
+        proxy.signal("SIGHUP");
+        await proxy.logged(/configuration reloaded: changed users ann/, LATE_MS);
+        const measured = 2 * (await rateOf(sessions, 3_000)); // each byte goes there and back
+        expect(measured).toBeLessThan(400 * 1.2);
+        expect(measured).toBeGreaterThan(400 * 0.5);
+        await ping(ofBob);
+        home.write(annWith());
+        proxy.signal("SIGHUP");
+        await traffic.stop();
+        for (const client of sessions) client[Symbol.dispose]();
+        ofBob[Symbol.dispose]();
+        await eventually(() => proxy.countLogged(/session ended/g) === 5, "the end of the sessions");
+      },
+      LIMIT_MS,
+    );
+
+    it(
       "let a user come from so many addresses at a time",
       async () => {
         using home = new ConfigHome(annWith("max-addresses = 2"));

@@ -364,7 +364,7 @@ describe("the configuration file", () => {
   }
 
   it(
-    "keeps the old one while it is missing, a folder, or cut short, and goes on with the whole one",
+    "keeps the old one while it is missing, a folder, empty, or cut short, and goes on with the whole one",
     async () => {
       const [ann, bob] = [key(), key()];
       using home = new ConfigHome(table("ann", ann));
@@ -376,6 +376,9 @@ describe("the configuration file", () => {
       mkdirSync(home.file);
       expect(await reload(proxy, KEPT)).toMatch(/config\.toml/);
       rmSync(home.file, { recursive: true });
+      writeFileSync(home.file, "", { mode: 0o600 });
+      expect(await reload(proxy, KEPT)).toMatch(/there is nothing in/);
+      rmSync(home.file);
 
       const whole = table("ann", ann) + table("bob", bob);
       writeFileSync(home.file, whole.slice(0, -20), { mode: 0o600 });

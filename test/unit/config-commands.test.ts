@@ -121,6 +121,40 @@ describe("tgws config init", () => {
     expect(kept()).toContain("[users.default]");
   });
 
+  test("sets what flags say, and nothing of the environment or the file before", async () => {
+    write("max-connections = 5\n");
+    process.env["TGWS_POOL_SIZE"] = "7";
+    try {
+      const flags = [
+        "--port",
+        "8443",
+        "--route",
+        "direct-tcp,direct-ws",
+        "--dc-ip=2:192.0.2.1",
+        "--no-cfproxy=false",
+      ];
+      const { code, stdout } = await runTgws("config", "init", "--force", "-v", ...flags);
+      expect({ code, link: stdout.includes("port=8443&") }).toEqual({ code: 0, link: true });
+    } finally {
+      delete process.env["TGWS_POOL_SIZE"];
+    }
+    expect(
+      kept()
+        .split("\n")
+        .filter((line) => /^[a-z]/.test(line)),
+    ).toEqual([
+      "port = 8443",
+      'route = ["direct-tcp,direct-ws"]',
+      'dc-ip = ["2:192.0.2.1"]',
+      "no-cfproxy = false",
+      "verbose = true",
+      expect.stringMatching(/^secret = /),
+    ]);
+    write("port = 5\n");
+    expect(await runTgws("config", "init", "--force", "--port", "x")).toMatchObject({ code: 2, stdout: "" });
+    expect(kept()).toBe("port = 5\n");
+  });
+
   test("writes the file that --config names", async () => {
     const other = join(home, "deep", "other.toml");
     expect((await runTgws("config", "init", "--config", other)).code).toBe(0);
@@ -130,6 +164,15 @@ describe("tgws config init", () => {
 });
 
 describe("tgws config import", () => {
+  test("lets a flag count more than what it takes over", async () => {
+    const json = join(home, "config.json");
+    writeFileSync(json, JSON.stringify({ port: 1, host: "0.0.0.0", secret: HEX }));
+    const { code, stdout } = await runTgws("config", "import", json, "--port", "8443");
+    expect({ code, link: stdout.includes(`port=8443&secret=dd${HEX}`) }).toEqual({ code: 0, link: true });
+    expect(kept()).toContain("\nport = 8443\n");
+    expect(kept()).toContain('\nhost = "0.0.0.0"\n');
+  });
+
   const json = (): string => join(home, "config.json");
 
   test("makes a file that keeps port and secret, and says what it took and left", async () => {
@@ -251,6 +294,15 @@ describe("tgws users", () => {
     expect(await runTgws("users", "link", "ann")).toMatchObject({ code: 2 });
   });
 
+  test("gives a user another secret, and takes back the old links", async () => {
+    write(`[users.ann] # her\nsecret = "${HEX}" # s\nquota-gb = 1\n`);
+    expect(await runTgws("users", "set", "ann", "--secret", OTHER, "--quota-gb", "2")).toMatchObject({
+      code: 0,
+      stdout: "Changed ann\nThe old links do not work any more: tgws users link ann prints new ones\n",
+    });
+    expect(kept()).toBe(`[users.ann] # her\nsecret = "${OTHER}" # s\nquota-gb = 2\n`);
+  });
+
   test("shows and resets what was used", async () => {
     write(
       `[users.ann]\nsecret = "${HEX}"\nquota-gb = 1\n[users.bob]\nsecret = "${OTHER}"\nexpires = 2020-01-01\n`,
@@ -267,11 +319,29 @@ describe("tgws users", () => {
     expect((await runTgws("users", "list")).stdout).toMatch(/^ann {3}active {3}0 B/m);
   });
 
+  test("leaves a comment in a file that nobody else is in: an emptied one would not be taken for meant", async () => {
+    write(`[users.ann]\nsecret = "${HEX}"\n`);
+    expect((await runTgws("users", "remove", "ann")).code).toBe(0);
+    expect(kept()).toStartWith("# ");
+  });
+
   test("forgets the traffic of who is removed", async () => {
     write(`[users.ann]\nsecret = "${HEX}"\n[users.bob]\nsecret = "${OTHER}"\n`);
     const store = await UsageStore.open(join(home, "usage.db"), () => {});
     store.add(new Map([["ann", { up: 1, down: 1 }]]));
     await runTgws("users", "remove", "ann");
+    expect(store.totals().size).toBe(0);
+    store.close();
+  });
+
+  test("forgets what somebody has moved whose name a new user gets", async () => {
+    write(`[users.bob]\nsecret = "${OTHER}"\n`);
+    const store = await UsageStore.open(join(home, "usage.db"), () => {});
+    store.add(new Map([["ann", { up: 1, down: 1 }]])); // she was taken out by hand
+    expect((await runTgws("users", "add", "bob")).code).toBe(2);
+    expect((await runTgws("users", "add", "ann", "--quota-gb", "0")).code).toBe(2);
+    expect(store.totals().size).toBe(1);
+    expect((await runTgws("users", "add", "ann")).code).toBe(0);
     expect(store.totals().size).toBe(0);
     store.close();
   });
@@ -303,6 +373,14 @@ describe("tgws users", () => {
     [["users", "remove", "anm"], "tgws: anm: no such user\nhint: did you mean ann?\n"],
     [["users", "link", "carol"], "tgws: carol: no such user\nhint: tgws users list prints them\n"],
     [["users", "set", "ann"], "tgws: tgws users set: nothing to change is named\n"],
+    [
+      ["users", "set", "ann", "--quota", "5"],
+      "tgws: --quota: unknown flag\nhint: did you mean --quota-gb?\n",
+    ],
+    [["users", "set", "ann", "--enabled", "false"], "tgws: --enabled: unknown flag\nhint: tgws --help"],
+    [["users", "add", "bob", "--enabled", "false"], "tgws: --enabled: unknown flag\nhint: tgws --help"],
+    [["users", "set", "ann", "--secret", "none"], "tgws: --secret: Cannot use secret:"],
+    [["users", "add", ""], "tgws: NAME: is empty\n"],
     [
       ["users", "remove", "x", "--secret", `x:${OTHER}`],
       "tgws: x: stands in --secret, not in a table of its own\n",

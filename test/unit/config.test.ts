@@ -242,6 +242,35 @@ describe("parseConfig(), host", () => {
       },
     ]);
   });
+
+  test.each(["999.1.1.1", "5.5", "1.2.3.4.5", ":::", "fe80::1::2", "[a]"])(
+    "refuses %j, which is no IP",
+    (text) => {
+      expect(issuesOf({ host: [text] })).toMatchObject([{ message: `${text}: not an address` }]);
+    },
+  );
+
+  test.each(["0.0.0.0:8443", "[::]:8443", "localhost:8443"])("says where the port of %s goes", (text) => {
+    expect(issuesOf({ host: [text] })).toMatchObject([{ hint: "a port goes to --port" }]);
+  });
+});
+
+describe("parseConfig(), upstream proxy", () => {
+  test("says with all other issues what is wrong with it, and repeats no password", () => {
+    const issues = issuesOf({ port: ["x"], upstreamProxy: ["ftp://me:hunter2@192.0.2.1"] });
+    expect(issues.map(({ path }) => path)).toEqual(["--port", "--upstream-proxy"]);
+    expect(issues[1]?.message).toBe("Cannot use a proxy of kind ftp://: only http and socks5 are spoken");
+    expect(issuesOf({ upstreamProxy: ["socks5://h:0"] })).toMatchObject([
+      { message: "Cannot read the proxy: no port has the number 0" },
+    ]);
+    expect(issuesOf({ upstreamProxy: ["socks5://a\u202eb"] })).toMatchObject([
+      { message: "Cannot read the proxy: no host is called a?b" },
+    ]);
+  });
+
+  test.each(["http://h", "socks5h://user:p%40ss@[::1]:9050/"])("takes %s as it is", (text) => {
+    expect(parseConfig({ upstreamProxy: [text] }).upstreamProxy).toBe(text);
+  });
 });
 
 describe("parseConfig(), what is empty or holds what a terminal obeys", () => {

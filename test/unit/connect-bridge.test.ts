@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
+import { parseOutboundProxy } from "../../src/config/outbound-proxy.ts";
 import { ConnectBridge } from "../../src/net/connect-bridge.ts";
-import { parseOutboundProxy } from "../../src/net/outbound-proxy.ts";
 import { TcpDialer } from "../../src/net/tcp-dial.ts";
 import { testCertificates } from "../support/certificates.ts";
 import { StubDc } from "../support/stub-dc.ts";

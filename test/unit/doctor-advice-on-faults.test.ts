@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { adviseOn } from "../../src/cli/doctor-advice.ts";
 import type { WayDiagnosis } from "../../src/cli/doctor-diagnosis.ts";
 import { RouteError } from "../../src/core/errors.ts";
-import type { OutboundProxy } from "../../src/net/outbound-proxy.ts";
+import type { OutboundProxy } from "../../src/core/outbound-proxy.ts";
 import type { DcTarget } from "../../src/protocol/mtproto/dc.ts";
 import type { RouteId } from "../../src/upstream/route.ts";
 import { DC2, DC5, diagnosis, everywhere, fail, inspection, WHOLE, way } from "./doctor-diagnoses.ts";

@@ -75,6 +75,42 @@ describe("changeUser()", () => {
     );
   });
 
+  test.each(["\t", "    "])("begins it as the others do: with %j", async (indent) => {
+    const text = `[users.a]\n${indent}secret = 'x' # s\n\n[users.b]\n${indent}secret = 'y'\n`;
+    expect(await changeUser(text, "a", { "rate-kb": "5", enabled: "false" })).toBe(
+      text.replace("# s\n", `# s\n${indent}enabled = false\n${indent}rate-kb = 5\n`),
+    );
+  });
+
+  test.each([
+    ["quota-gb = 5", "quota-gb = 80"],
+    ["quota-gb\t=\t5\t# GB", "quota-gb\t=\t80\t# GB"],
+    ["quota-gb = 5      # GB", "quota-gb = 80     # GB"],
+    ["quota-gb = 5  # GB", "quota-gb = 80 # GB"],
+    ["quota-gb=+5_000.0 #a = b # c", "quota-gb=80 #a = b # c"],
+    ["quota-gb = 5e0   ", "quota-gb = 80   "],
+    ['"quota-gb" = 5', '"quota-gb" = 80'],
+  ])("touches nothing but the value of %j, whatever the rest looks like", async (before, after) => {
+    for (const eol of ["\n", "\r\n"]) {
+      const head = `port  =  5\t#  x${eol}[ "users" . 'a' ]   # y\n  secret =\t'x'  # z${eol}`;
+      const tail = `${eol}# next\n[users.b]${eol}secret = "y"`;
+      const whole = `${head}${before}${tail}`;
+      expect(await changeUser(whole, "a", { "quota-gb": "80" })).toBe(`${head}${after}${tail}`);
+      const out = await changeUser(whole, "a", { "quota-gb": undefined });
+      expect(out).toBe(`${head}${tail.slice(eol.length)}`);
+    }
+  });
+
+  test("changes texts, dates and switches in their places", async () => {
+    const text = "[users.a]\nsecret = 'x' # s\nenabled = true\nexpires = 2027-01-31T00:00:00Z # e\n";
+    const changes = { secret: "y", enabled: "false", expires: "2027-02-01" };
+    expect(await changeUser(text, "a", changes)).toBe(
+      '[users.a]\nsecret = "y" # s\nenabled = false\nexpires = 2027-02-01 # e\n',
+    );
+    const long = '[users.a]\nsecret = """\nx"""\nexpires = "2027-01-31"\n';
+    expect(users(await changeUser(long, "a", changes))).toMatchObject({ a: { secret: "y", enabled: false } });
+  });
+
   test("does so in other ways to write users, too", async () => {
     for (const text of ["users.a.secret = 'x'\n", "users = { a = { secret = 'x' } }\n"]) {
       expect(users(await changeUser(text, "a", { enabled: "false" }))).toEqual({

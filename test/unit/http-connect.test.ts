@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { ByteReader } from "../../src/channel/byte-reader.ts";
+import { parseOutboundProxy } from "../../src/config/outbound-proxy.ts";
 import { RouteError } from "../../src/core/errors.ts";
 import { openHttpTunnel } from "../../src/net/http-connect.ts";
-import { parseOutboundProxy } from "../../src/net/outbound-proxy.ts";
 import { memoryChannelPair, RecordingSink } from "../support/memory-channel.ts";
 
 const OK = "HTTP/1.1 200 Connection established\r\n\r\n";

@@ -18,18 +18,21 @@ interface Setup {
   readonly gate: LocalGate;
   readonly clock: ManualClock;
   readonly revoked: string[][];
+  readonly rated: [user: string, rate: number | undefined][];
 }
 
 function setUp(users: readonly UserPolicy[], limits: Partial<GateLimits> = {}): Setup {
   const clock = new ManualClock();
   const revoked: string[][] = [];
+  const rated: Setup["rated"] = [];
   const gate = new LocalGate({
     onRevoked: (names) => revoked.push([...names]),
+    onRate: (name, rate) => rated.push([name, rate]),
     now: clock.now,
     clock,
   });
   gate.configure({ users, limits: { ...NO_LIMITS, ...limits } });
-  return { gate, clock, revoked };
+  return { gate, clock, revoked, rated };
 }
 
 /** The code of the refusal, or `undefined`. */
@@ -327,6 +330,25 @@ describe("LocalGate's rates", () => {
     expect(lent).toBe(0);
     clock.pass(2);
     expect(lent).toBeGreaterThanOrEqual(2_000);
+  });
+
+  test("come to those who are connected, and whoever has to slow them down hears of it", () => {
+    const { gate, rated } = setUp([user("fast"), user("other", { rateBytes: 5 })]);
+    const grant = gate.arrive(HERE).enter("fast");
+    const limited = [user("fast", { rateBytes: 1_000 }), user("other", { rateBytes: 5 })];
+    gate.configure({ users: limited, limits: NO_LIMITS });
+    const bucket = grant.rate;
+    expect(bucket).toMatchObject({ rate: 1_000 });
+    gate.configure({ users: limited, limits: NO_LIMITS });
+    gate.configure({ users: [user("fast"), user("new", { rateBytes: 1 })], limits: NO_LIMITS });
+    expect(grant.rate).toBeUndefined();
+    gate.configure({ users: [user("fast", { rateBytes: 7 })], limits: NO_LIMITS });
+    expect(grant.rate).toBe(bucket);
+    expect(rated).toEqual([
+      ["fast", 1_000],
+      ["fast", undefined],
+      ["fast", 7],
+    ]);
   });
 
   test("change, and go, for those who are connected", () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { parseOutboundProxy } from "../../src/config/outbound-proxy.ts";
 import { FormatError } from "../../src/core/errors.ts";
-import { bypasses, formatOutboundProxy, parseOutboundProxy, proxyUrl } from "../../src/net/outbound-proxy.ts";
+import { bypasses, formatOutboundProxy, proxyUrl } from "../../src/net/outbound-proxy.ts";
 
 function failureOf(text: string): FormatError {
   try {

@@ -73,6 +73,11 @@ describe("readAddressLists()", () => {
     ]);
   });
 
+  test("does not repeat what may be a secret: another file of ours may have been named", async () => {
+    const [issue] = await issuesOf({ allow: [file("00112233445566778899aabbccddeeff\n")] });
+    expect(issue?.message).toContain('line 1, "(a secret)": not an IP address');
+  });
+
   test("says of a file that is something else how many lines are wrong, and quotes little of them", async () => {
     const issues = await issuesOf({ allow: [file(`${"x".repeat(1_000)}\n`.repeat(1_000))] });
     expect(issues).toHaveLength(21);

@@ -10,6 +10,7 @@ const FILE = "/nowhere/config.toml";
 
 let written: RawConfig;
 let file: string | undefined;
+let blank: boolean;
 let applied: LoadedConfig[];
 let lines: string[];
 let fault: Error | undefined;
@@ -17,12 +18,13 @@ let reloader: Reloader;
 
 function load(): LoadedConfig {
   const config = parseConfig(written);
-  return { config, raw: written, origins: new Map(), file, place: file, warnings: config.warnings };
+  return { config, raw: written, origins: new Map(), file, place: file, blank, warnings: config.warnings };
 }
 
 beforeEach(() => {
   written = { secret: [HEX], port: ["1443"] };
   file = FILE;
+  blank = false;
   applied = [];
   lines = [];
   fault = undefined;
@@ -110,6 +112,16 @@ describe("Reloader", () => {
     await reload();
     expect(applied).toEqual([]);
     expect(lines).toEqual([`the configuration stays as it was: ${FILE} is gone`]);
+  });
+
+  test("does not take one that has been emptied for one that is meant so", async () => {
+    blank = true;
+    await reload();
+    expect(applied).toEqual([]);
+    expect(lines[0]).toStartWith(`the configuration stays as it was: there is nothing in ${FILE}`);
+    blank = false; // with a comment
+    await reload();
+    expect(applied).toHaveLength(1);
   });
 
   test("does one at a time, and once more for those who ask meanwhile", async () => {

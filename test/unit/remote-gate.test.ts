@@ -20,7 +20,11 @@ function user(limits: Partial<UserPolicy> = {}): UserPolicy {
 /** A gate with a worker at each of its two sides; every message becomes JSON in between. */
 function join(policy: UserPolicy, maxConnections?: number) {
   const clock = new ManualClock();
-  const gate = new LocalGate({ onRevoked: () => {}, clock });
+  const tellRate = (name: string, rate: number | undefined): void => {
+    for (const { answer } of [first, second])
+      queueMicrotask(() => answer({ type: "rate", user: name, ...(rate === undefined ? {} : { rate }) }));
+  };
+  const gate = new LocalGate({ onRevoked: () => {}, onRate: tellRate, clock });
   gate.configure({
     users: [policy],
     limits: { maxConnections, maxPerAddress: undefined, addressRate: undefined },
@@ -47,11 +51,13 @@ function join(policy: UserPolicy, maxConnections?: number) {
       if (said.type === "arrived") remote.onArrived(said.visit, said.refused);
       if (said.type === "entered") remote.onEntered(said.visit, said);
       if (said.type === "leased") remote.onLeased(said.user, said.bytes);
+      if (said.type === "rate") remote.onRate(said.user, said.rate);
       if (said.type === "revoke") revoked.push(...said.users);
     };
-    return { server, remote };
+    return { server, remote, answer };
   };
-  return { gate, clock, asked, revoked, first: connect(), second: connect() };
+  const [first, second] = [connect(), connect()];
+  return { gate, clock, asked, revoked, first, second };
 }
 
 /** Lets `ms` pass in steps after each of which all messages arrive. */
@@ -172,6 +178,26 @@ describe("RemoteGate", () => {
       bucket.spend(1_000_000);
       await within(new Promise<void>((resolve) => bucket.whenReady(resolve)), "more bytes");
     }
+  });
+
+  test("gives a rate to those who came before it, asked for or not, and to those who are just coming", async () => {
+    const { gate, first, second } = join(user());
+    second.remote.configure({ limitsAddresses: false, limitedUsers: new Set() });
+    const asked = await (await first.remote.arrive(ADDRESS)).enter("ann");
+    const told = await (await second.remote.arrive(ADDRESS)).enter("ann");
+    const coming = (await first.remote.arrive(ADDRESS)).enter("ann");
+    await Promise.resolve(); // the answer is under way
+    gate.configure({ users: [user({ rateBytes: 100_000 })], limits: NO_LIMITS });
+    const late = await coming;
+    await Bun.sleep(0);
+    for (const { rate } of [asked, told, late]) {
+      expect(rate).toBeDefined();
+      rate?.spend(50_000);
+      await within(new Promise<void>((resolve) => rate?.whenReady(resolve)), "more bytes");
+    }
+    gate.configure({ users: [user()], limits: NO_LIMITS });
+    await Bun.sleep(0);
+    expect([asked, told, late].map(({ rate }) => rate)).toEqual([undefined, undefined, undefined]);
   });
 
   test("lets nobody in, and keeps nobody waiting, without a supervisor", async () => {

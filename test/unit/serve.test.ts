@@ -60,6 +60,7 @@ async function start(raw: RawConfig): Promise<Served> {
     origins: new Map(),
     file: undefined,
     place: undefined,
+    blank: false,
     warnings: config.warnings,
   };
   const done = serve(() => loaded, "1.2.3");

@@ -5,7 +5,7 @@ import { type UserPolicy, unlimitedUser } from "../../src/core/users.ts";
 import type { Gate, Visit } from "../../src/proxy/gate.ts";
 import { type GateLimits, LocalGate, NO_LIMITS } from "../../src/proxy/local-gate.ts";
 import { ReplayBudget } from "../../src/proxy/replay.ts";
-import type { Clock } from "../../src/proxy/token-bucket.ts";
+import { type Clock, SYSTEM_CLOCK } from "../../src/proxy/token-bucket.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import {
   endings,
@@ -25,9 +25,9 @@ const OTHER = { name: "other", key: new Uint8Array(16).fill(8) };
 function makeGate(
   policy: Partial<UserPolicy> = {},
   limits: Partial<GateLimits> = {},
-  clock?: Clock,
+  clock: Clock = SYSTEM_CLOCK,
 ): LocalGate {
-  const gate = new LocalGate({ onRevoked: () => {}, ...(clock === undefined ? {} : { clock }) });
+  const gate = new LocalGate({ onRevoked: () => {}, clock });
   const users = [
     { ...unlimitedUser(FAMILY.name, FAMILY.key), ...policy },
     unlimitedUser(OTHER.name, OTHER.key),
@@ -90,6 +90,42 @@ describe("ProxyServer without fake TLS", () => {
     using fourth = new TestClient(proxy);
     fourth.ask();
     await eventually(() => served(proxy) === 3);
+  });
+
+  test("slows those down who are connected when their user gets a rate, at the same rate together", async () => {
+    const clock = new ManualClock();
+    const gate = makeGate({}, {}, clock);
+    await using proxy = startServer({ gate, secrets: [FAMILY, OTHER] });
+    using first = new TestClient(proxy);
+    using second = new TestClient(proxy);
+    using other = new TestClient(proxy);
+    for (const client of [first, second]) client.ask();
+    other.ask(OTHER);
+    await eventually(() => served(proxy) === 3);
+    for (const { telegram } of proxy.upstreams) telegram.write(PACKET);
+    const clients = [first, second, other];
+    await eventually(() => clients.every(({ heard }) => heard.length === PACKET.length));
+    gate.configure({
+      users: [
+        { ...unlimitedUser(FAMILY.name, FAMILY.key), rateBytes: 100_000 },
+        unlimitedUser(OTHER.name, OTHER.key),
+      ],
+      limits: NO_LIMITS,
+    });
+    for (const name of [FAMILY.name, OTHER.name]) await proxy.server.slow(name);
+    const piece = new Uint8Array(60_000);
+    for (const { telegram } of proxy.upstreams) telegram.write(piece);
+    const all = PACKET.length + piece.length;
+    await eventually(() => other.heard.length === all);
+    const ofFamily = (): number => first.heard.length + second.heard.length;
+    expect(ofFamily()).toBeLessThan(10_000 + 2 * 4_096 + 2 * PACKET.length); // what may pass at once
+    await eventually(() => {
+      clock.pass(20);
+      return ofFamily() === 2 * all;
+    });
+    for (const client of clients) client.socket.destroy();
+    await eventually(() => proxy.server.size === 0);
+    expect(gate.connections).toBe(0);
   });
 
   test("closes who comes from an address that is denied, but not the load balancer's own connections", async () => {

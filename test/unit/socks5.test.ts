@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { isIP } from "node:net";
 import { ByteReader } from "../../src/channel/byte-reader.ts";
+import { parseOutboundProxy } from "../../src/config/outbound-proxy.ts";
 import { RouteError } from "../../src/core/errors.ts";
-import { parseOutboundProxy } from "../../src/net/outbound-proxy.ts";
 import { openSocks5Tunnel } from "../../src/net/socks5.ts";
 import { memoryChannelPair, RecordingSink } from "../support/memory-channel.ts";
 

@@ -32,6 +32,32 @@ async function connectPair(): Promise<{ readonly socket: Socket; readonly channe
   return { socket, channel: await promise };
 }
 
+/** A splice whose client gets a rate, of so many bytes per second, when there is something under way. */
+function setUpSplice(bytesPerSecond: number) {
+  const clock = new ManualClock();
+  const [app, client] = memoryChannelPair(10 * KB);
+  const [telegram, upstream] = memoryChannelPair(10 * KB);
+  const [appHears, telegramHears] = [new RecordingSink(), new RecordingSink()];
+  app.attach(appHears);
+  telegram.attach(telegramHears);
+  const counts = { up: 0, down: 0 };
+  const splice = new Splice({ client, upstream, link: plainLink, counts });
+  const throttle = (): boolean =>
+    splice.replaceClient(new ThrottledChannel(client, new TokenBucket(bytesPerSecond, clock)));
+  return { clock, app, appHears, client, telegram, telegramHears, upstream, splice, throttle };
+}
+
+/** What the records of a TLS connection hold, as far as they are whole. */
+function withoutRecords(bytes: Buffer): Buffer {
+  const parts: Buffer[] = [];
+  for (let at = 0; at + 5 <= bytes.length; ) {
+    const end = at + 5 + bytes.readUInt16BE(at + 3);
+    if (end <= bytes.length) parts.push(bytes.subarray(at + 5, end));
+    at = end;
+  }
+  return Buffer.concat(parts);
+}
+
 /** A source that has always more, and stops as the channel says. */
 function flood(channel: Channel, chunk: Uint8Array): void {
   const pour = (): void => {
@@ -170,6 +196,89 @@ describe("ThrottledChannel", () => {
     }
     expect(sink.length + next.length).toBe(20_000);
     expect(next.length).toBeGreaterThan(0);
+  });
+});
+
+describe("ThrottledChannel, put around a client in mid-stream,", () => {
+  const all = Array.from({ length: 120 }, (_, at) => new Uint8Array(KB).fill(at));
+  const sent = Buffer.concat(all);
+
+  test.each(["down", "up"] as const)(
+    "carries on what goes %s while the other side wants nothing, at its rate",
+    async (way) => {
+      const { clock, app, appHears, telegram, telegramHears, throttle } = setUpSplice(100 * KB);
+      const [from, to, hears] =
+        way === "down" ? ([telegram, app, appHears] as const) : ([app, telegram, telegramHears] as const);
+      to.pause();
+      for (const chunk of all) from.write(chunk);
+      await settle(300);
+      expect(hears.length).toBeLessThan(20 * KB);
+      expect(throttle()).toBe(true);
+      to.resume();
+      await settle(300);
+      expect(hears.length).toBeLessThan(60 * KB); // what had passed, and what may pass at once
+      for (let step = 0; step < 20; step += 1) {
+        clock.pass(100);
+        await settle(50);
+      }
+      expect(Buffer.from(hears.bytes).equals(sent)).toBe(true);
+    },
+  );
+
+  test("carries on in both directions, and to the end", async () => {
+    const { clock, app, appHears, telegram, telegramHears, splice, throttle } = setUpSplice(50 * KB);
+    for (const chunk of all.slice(0, 5)) for (const side of [app, telegram]) side.write(chunk);
+    await settle(20);
+    expect(throttle()).toBe(true);
+    for (const chunk of all.slice(5)) for (const side of [app, telegram]) side.write(chunk);
+    app.end();
+    telegram.end();
+    await settle(100);
+    expect(appHears.length + telegramHears.length).toBeLessThan(40 * KB);
+    for (let step = 0; step < 60; step += 1) {
+      clock.pass(100);
+      await settle(20);
+    }
+    expect([appHears, telegramHears].map(({ bytes }) => Buffer.from(bytes).equals(sent))).toEqual([
+      true,
+      true,
+    ]);
+    await splice.ended;
+    expect(clock.pending).toBe(0);
+  });
+
+  test.each([false, true])("carries on over TCP (in records: %j), whole and in order", async (inRecords) => {
+    const [client, upstream] = await Promise.all([connectPair(), connectPair()]);
+    const clock = new ManualClock();
+    const channel = inRecords ? new FakeTlsChannel(client.channel, new Uint8Array(0)) : client.channel;
+    const counts = { up: 0, down: 0 };
+    const splice = new Splice({ client: channel, upstream: upstream.channel, link: plainLink, counts });
+    const heard: Buffer[] = [];
+    const received = (): Buffer => (inRecords ? withoutRecords(Buffer.concat(heard)) : Buffer.concat(heard));
+    client.socket.on("data", (chunk: Buffer) => heard.push(chunk));
+    const [first, second] = [randomBytes(300 * KB), randomBytes(200 * KB)];
+    upstream.socket.write(first);
+    await eventually(() => received().length > 0);
+    expect(splice.replaceClient(new ThrottledChannel(channel, new TokenBucket(200 * KB, clock)))).toBe(true);
+    upstream.socket.write(second);
+    await eventually(() => {
+      clock.pass(20);
+      return received().length === first.length + second.length;
+    });
+    expect(received().equals(Buffer.concat([first, second]))).toBe(true);
+    client.socket.end();
+    await eventually(() => splice.closing);
+    upstream.socket.end();
+    await splice.ended;
+  });
+
+  test("is not taken by a splice that has begun to end", async () => {
+    const { app, telegram, telegramHears, splice, throttle } = setUpSplice(KB);
+    app.end();
+    await telegramHears.until(({ calls }) => calls.includes("end"));
+    expect(throttle()).toBe(false);
+    telegram.end();
+    await splice.ended;
   });
 });
 

@@ -81,6 +81,54 @@ describe("UsageStore", () => {
     });
   });
 
+  test("adds nothing that was not written yet when another process set it to zero, and says whose", async () => {
+    const [serving, command] = [await openStore(), await openStore()];
+    serving.add(deltas({ ann: [100, 100], bob: [1, 1] }));
+    const other = new Database(path);
+    other.run("BEGIN IMMEDIATE");
+    serving.add(deltas({ ann: [1_000, 0], bob: [1, 1] })); // stays in memory
+    other.run("COMMIT");
+    other.close();
+    command.reset("ann");
+    expect(asObject(command.totals())).toEqual({ bob: { up: 1, down: 1 } });
+    expect(asObject(serving.add(deltas({ ann: [10_000, 0], bob: [1, 1] })))).toEqual({
+      bob: { up: 3, down: 3 },
+    });
+    expect(serving.takeResets()).toEqual(["ann"]);
+    expect(serving.takeResets()).toEqual([]);
+    expect(asObject(serving.add(deltas({ ann: [1, 2] })))).toMatchObject({ ann: { up: 1, down: 2 } });
+    expect(serving.takeResets()).toEqual([]);
+    expect(command.takeResets()).toEqual([]);
+  });
+
+  test("notices a reset of somebody of whom nothing was written yet, and each one again", async () => {
+    const [serving, command] = [await openStore(), await openStore()];
+    for (let round = 0; round < 3; round++) {
+      command.reset("ann");
+      expect(serving.add(deltas({ ann: [1, 1] })).size).toBe(0);
+      expect(serving.takeResets()).toEqual(["ann"]);
+    }
+    command.close();
+    serving.close();
+    const next = await openStore(); // what was reset before it began is no news
+    expect(asObject(next.add(deltas({ ann: [1, 1] })))).toEqual({ ann: { up: 1, down: 1 } });
+    expect(next.takeResets()).toEqual([]);
+  });
+
+  test("takes over a file from before there were marks", async () => {
+    const before = new Database(path);
+    before.run(
+      "CREATE TABLE usage (user TEXT PRIMARY KEY, up INTEGER NOT NULL, down INTEGER NOT NULL) STRICT",
+    );
+    before.run("INSERT INTO usage VALUES ('ann', 3, 4)");
+    before.close();
+    const store = await openStore();
+    expect(asObject(store.totals())).toEqual({ ann: { up: 3, down: 4 } });
+    store.reset("ann");
+    expect(store.totals().size).toBe(0);
+    expect(failures).toEqual([]);
+  });
+
   test("keeps what it adds in memory while another process has the lock, and writes it later", async () => {
     const store = await openStore();
     store.add(deltas({ ann: [1, 0] }));
