@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { RefusedError } from "../../src/core/errors.ts";
 import { type UserPolicy, unlimitedUser } from "../../src/core/users.ts";
 import { LocalGate, NO_LIMITS } from "../../src/proxy/local-gate.ts";
+import { type Clock, SYSTEM_CLOCK } from "../../src/proxy/token-bucket.ts";
 import { GateServer } from "../../src/workers/gate-server.ts";
 import type { FromWorker, ToWorker } from "../../src/workers/messages.ts";
 import { RemoteGate } from "../../src/workers/remote-gate.ts";
@@ -18,8 +19,10 @@ function user(limits: Partial<UserPolicy> = {}): UserPolicy {
 }
 
 /** A gate with a worker at each of its two sides; every message becomes JSON in between. */
-function join(policy: UserPolicy, maxConnections?: number) {
-  const clock = new ManualClock();
+function join(
+  policy: UserPolicy,
+  { maxConnections, clock = SYSTEM_CLOCK }: { readonly maxConnections?: number; readonly clock?: Clock } = {},
+) {
   const tellRate = (name: string, rate: number | undefined): void => {
     for (const { answer } of [first, second])
       queueMicrotask(() => answer({ type: "rate", user: name, ...(rate === undefined ? {} : { rate }) }));
@@ -57,7 +60,7 @@ function join(policy: UserPolicy, maxConnections?: number) {
     return { server, remote, answer };
   };
   const [first, second] = [connect(), connect()];
-  return { gate, clock, asked, revoked, first, second };
+  return { gate, asked, revoked, first, second };
 }
 
 /** Lets `ms` pass in steps after each of which all messages arrive. */
@@ -95,7 +98,7 @@ describe("RemoteGate", () => {
   });
 
   test("refuses who is over the limit of the whole server", async () => {
-    const { first, second } = join(user(), 1);
+    const { first, second } = join(user(), { maxConnections: 1 });
     await first.remote.arrive(ADDRESS);
     expect(await refusalOf(second.remote.arrive(ADDRESS))).toBe("connections");
   });
@@ -210,7 +213,8 @@ describe("RemoteGate", () => {
 
   test("shares one rate between the workers", async () => {
     const rate = 1_000_000;
-    const { clock, first, second } = join(user({ rateBytes: rate }));
+    const clock = new ManualClock();
+    const { first, second } = join(user({ rateBytes: rate }), { clock });
     const buckets = await Promise.all(
       [first, second].map(async ({ remote }) => (await (await remote.arrive(ADDRESS)).enter("ann")).rate),
     );
@@ -235,7 +239,8 @@ describe("RemoteGate", () => {
 
   test("lets one worker alone have all of a rate", async () => {
     const rate = 1_000_000;
-    const { clock, first, second } = join(user({ rateBytes: rate }));
+    const clock = new ManualClock();
+    const { first, second } = join(user({ rateBytes: rate }), { clock });
     await (await second.remote.arrive(ADDRESS)).enter("ann"); // it is there, and moves nothing
     const { rate: bucket } = await (await first.remote.arrive(ADDRESS)).enter("ann");
     let moved = 0;
