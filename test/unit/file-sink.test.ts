@@ -227,7 +227,7 @@ describe("FileSink, a file that fails", () => {
         sink.write({ time: 0, level: "info", message: "x".repeat(1_000), fields: undefined });
         await new Promise((resolve) => setImmediate(resolve));
       }
-      await Bun.sleep(50);
+      while (said.length === 0) await Bun.sleep(5);
       await sink.close();
       console.log(JSON.stringify({ said, lost: sink.lost }));
     `;
