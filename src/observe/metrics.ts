@@ -184,7 +184,7 @@ export const METRICS: readonly MetricDefinition[] = [
     one(process.cpuUserSeconds + process.cpuSystemSeconds),
   ),
   gauge("process_resident_memory_bytes", "Resident memory of the process that answers.", ({ process }) =>
-    one(process.rssBytes),
+    perhaps(process.rssBytes),
   ),
   gauge("process_open_fds", "File descriptors that the process that answers has open.", ({ process }) =>
     perhaps(process.openFds),
