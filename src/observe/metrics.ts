@@ -2,7 +2,7 @@ import { REFUSAL_REASONS } from "../core/events.ts";
 import type { RouteFigures, Tally } from "./figures.ts";
 import type { Metric, MetricType, Sample } from "./prometheus-text.ts";
 import { END_REASONS, MASK_REASONS, PROXY_HEADER_FAULTS } from "./reasons.ts";
-import { type StatusReport, WORKER_STATES, type WorkerReport } from "./status-report.ts";
+import { type StatusReport, WORKER_STATES, type WorkerReport, type WorkerState } from "./status-report.ts";
 
 /** A metric, and how its series are read from a report. */
 export interface MetricDefinition {
@@ -252,5 +252,20 @@ function routes(report: StatusReport, read: (one: RouteFigures) => readonly Samp
 }
 
 function ofWorkers(report: StatusReport, read: (one: WorkerReport) => readonly Sample[]): readonly Sample[] {
-  return report.workers.flatMap((worker) => labelled({ worker: worker.index }, read(worker)));
+  return inCharge(report.workers).flatMap((worker) => labelled({ worker: worker.index }, read(worker)));
+}
+
+/** Who is shown for an index, those first; while a worker is replaced there are several of one. */
+const SHOWN_FIRST: readonly WorkerState[] = ["running", "starting", "waiting", "draining"];
+
+/** One for each index: a series that is there twice is none. */
+function inCharge(workers: readonly WorkerReport[]): readonly WorkerReport[] {
+  const shown = new Map<number, WorkerReport>();
+  for (const worker of workers) {
+    const other = shown.get(worker.index);
+    const isFirst = (than: WorkerReport): boolean =>
+      SHOWN_FIRST.indexOf(worker.state) < SHOWN_FIRST.indexOf(than.state);
+    if (other === undefined || isFirst(other)) shown.set(worker.index, worker);
+  }
+  return [...shown.values()];
 }
