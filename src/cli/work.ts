@@ -153,7 +153,7 @@ class WorkerRun {
         this.#post({ type: "ready", protocol: PROTOCOL }); // the supervisor says what is wrong
         return;
       }
-      const settings = parseWorkerSettings(sent as WorkerSettings);
+      const settings = parseWorkerSettings(sent as WorkerSettings, count);
       const log = createRecordLogger({
         level: settings.config.logLevel,
         write: (record) => this.#write(record),
@@ -197,7 +197,7 @@ class WorkerRun {
   async #reload({ id, settings: sent }: Extract<ToWorker, { type: "reload" }>): Promise<void> {
     const before = this.#keys;
     try {
-      const settings = parseWorkerSettings(sent as WorkerSettings);
+      const settings = parseWorkerSettings(sent as WorkerSettings, this.#sockets.count);
       const keys = settings.secrets.map(({ key }) => key);
       this.#keys = [...before, ...keys]; // until it is known which of them serve
       await this.#service?.reload(settings);
