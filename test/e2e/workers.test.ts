@@ -96,6 +96,34 @@ describe.skipIf(!linux)("workers", () => {
   );
 
   it(
+    "take the clients of one that hangs, which goes on when it comes back",
+    async () => {
+      await using proxy = await startWorkers(2);
+      const before = childrenOf(proxy.pid);
+      const [hanging = 0] = before;
+      const sessions = await openSessions(proxy, 8);
+      process.kill(hanging, "SIGSTOP");
+      try {
+        // Those who came meanwhile wait for somebody to accept them.
+        const late = await Promise.all(
+          Array.from({ length: 16 }, () => RawClient.open({ port: proxy.port, secret: proxy.secret })),
+        );
+        for (const client of late) client.sendPacket(PING);
+        const served = late.map((client) => client.until(() => client.received > 0, "an answer", 45_000));
+        await Promise.all(served);
+        close(late);
+        expect(childrenOf(proxy.pid)).toEqual(before);
+      } finally {
+        process.kill(hanging, "SIGCONT");
+      }
+      for (const client of sessions) await ping(client);
+      close(sessions);
+      expect(await proxy.stop()).toBe(0);
+    },
+    LIMIT_MS,
+  );
+
+  it(
     "start with the address list that is in force while its file is broken",
     async () => {
       const folder = mkdtempSync(join(tmpdir(), "tgws-list-"));
