@@ -222,7 +222,18 @@ describe("Supervisor", () => {
     expect(error).toMatchObject({
       code: "WORKER",
       message: "Cannot start worker 0: no memory",
+      hint: expect.stringContaining("execute"),
     });
+  });
+
+  test.each([
+    ["EMFILE", "LimitNOFILE"],
+    ["EAGAIN", "fewer --workers"],
+  ])("says what to do where %s keeps it from starting a process", async (code, hint) => {
+    const supervisor = make(1);
+    obstacle = Object.assign(new Error("no"), { code });
+    const error = await supervisor.start().catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ hint: expect.stringContaining(hint) });
   });
 
   test("says nothing of workers that are not replaced because everything ends", async () => {
