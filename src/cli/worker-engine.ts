@@ -137,8 +137,10 @@ export class WorkerEngine implements Engine, WorkerListener {
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     process.once("exit", () => this.#supervisor.kill()); // it is told once more to stop, and does so at once
-    await this.#supervisor.stop(graceMs);
+    const stopped = this.#supervisor.stop(graceMs);
+    // Now, as workers do: whoever comes is refused, instead of waiting for somebody who does not come.
     for (const { fd } of this.#deps.sockets) closeDescriptor(fd);
+    await stopped;
   }
 
   onStarted(worker: LiveWorker): StartMessage {

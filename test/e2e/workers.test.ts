@@ -96,6 +96,22 @@ describe.skipIf(!linux)("workers", () => {
   );
 
   it(
+    "leave the port at once when the program ends, and let sessions go on for some seconds",
+    async () => {
+      await using proxy = await startWorkers(2);
+      const [client] = await openSessions(proxy, 1);
+      if (client === undefined) throw new Error("there is none");
+      proxy.signal("SIGTERM");
+      await eventually(() => isFree(proxy.port), "a free port");
+      expect(proxy.running).toBe(true);
+      await ping(client);
+      close([client]);
+      expect(await proxy.exited()).toBe(0);
+    },
+    LIMIT_MS,
+  );
+
+  it(
     "take the clients of one that hangs, which goes on when it comes back",
     async () => {
       await using proxy = await startWorkers(2);
