@@ -3,6 +3,7 @@ import type { RawConfig } from "../config/fields.ts";
 import type { Figures } from "../observe/figures.ts";
 import type { Readiness, WorkerReport } from "../observe/status-report.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
+import type { NamedFiles } from "./named-files.ts";
 
 /** What an engine runs with. */
 export interface Settings {
@@ -11,6 +12,8 @@ export interface Settings {
   readonly raw: RawConfig;
   /** Those of the configuration, or the one that is kept. */
   readonly secrets: readonly NamedSecret[];
+  /** What is in the files that `config` names; without, they are read when it is used. */
+  readonly files?: NamedFiles | undefined;
 }
 
 /** What an engine has done, and how it is. */

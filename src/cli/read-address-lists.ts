@@ -6,6 +6,7 @@ import { formatBytes } from "../core/bytes.ts";
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
 import { IpNetwork } from "../core/ip-network.ts";
 import type { AddressLists } from "../proxy/address-lists.ts";
+import type { ReadText } from "./named-files.ts";
 
 const MOST_ENTRIES = 100_000;
 const MOST_BYTES = 4 * 1024 * 1024;
@@ -24,14 +25,15 @@ export interface ReadAddressLists {
 /**
  * Reads what `--allow` and `--deny` name. Each takes networks, and files with one a line.
  *
+ * @param readText Reads a file.
  * @throws {ConfigError} With every line that cannot be read, by its number; with files that cannot be.
  */
-export async function readAddressLists({
-  allow,
-  deny,
-}: Pick<Config, "allow" | "deny">): Promise<ReadAddressLists> {
+export async function readAddressLists(
+  { allow, deny }: Pick<Config, "allow" | "deny">,
+  readText: ReadText = readList,
+): Promise<ReadAddressLists> {
   if (allow.length === 0 && deny.length === 0) return { lists: undefined, files: [] };
-  const reader = new ListReader();
+  const reader = new ListReader(readText);
   const allowed = reader.read("--allow", allow);
   const denied = reader.read("--deny", deny);
   if (reader.issues.length > 0) throw new ConfigError(reader.issues);
@@ -49,6 +51,11 @@ export async function readAddressLists({
 class ListReader {
   readonly issues: ConfigIssue[] = [];
   readonly files: string[] = [];
+  readonly #readText: ReadText;
+
+  constructor(readText: ReadText) {
+    this.#readText = readText;
+  }
 
   read(path: string, entries: readonly string[]): IpNetwork[] {
     return entries.flatMap((entry) => {
@@ -65,7 +72,7 @@ class ListReader {
     this.files.push(resolve(name));
     let text: string;
     try {
-      text = readBounded(name);
+      text = this.#readText(name);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       this.#complain(path, `cannot read ${name}: ${reason}`);
@@ -102,8 +109,8 @@ class ListReader {
   }
 }
 
-/** What is no file, such as a pipe, might never end, or never begin. */
-function readBounded(name: string): string {
+/** Reads a list. @throws {Error} Also what is no file, such as a pipe: it might never end, or never begin. */
+export function readList(name: string): string {
   const stat = statSync(name);
   if (!stat.isFile()) throw new Error("it is no file");
   if (stat.size > MOST_BYTES) {

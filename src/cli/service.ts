@@ -161,6 +161,9 @@ export class Service {
   }
 
   #leave(): void {
+    // Now, and not with the last session: by then somebody who has taken its place keeps what was learned since.
+    clearInterval(this.#keeping);
+    if (this.#deps.keepsRoutes) this.#keepRoutes();
     this.#network.stop();
     this.#restorer.close();
     this.#setup.disguise?.cover.close();
@@ -169,8 +172,6 @@ export class Service {
   #end(): void {
     // After the sessions, whose bytes may go through one of its tunnels.
     for (const routes of this.#uses.keys()) routes.close();
-    clearInterval(this.#keeping);
-    if (this.#deps.keepsRoutes) this.#keepRoutes();
   }
 
   #hold(routes: RouteSet): void {

@@ -12,6 +12,7 @@ import type { SessionDeps } from "../proxy/session.ts";
 import type { Restorer } from "../upstream/restorer.ts";
 import { buildRoutes, type RouteCounts, type RouteDeps, type RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
+import { readerOf } from "./named-files.ts";
 import { readAddressLists } from "./read-address-lists.ts";
 import type { State } from "./state.ts";
 import { readTrust } from "./trust.ts";
@@ -66,13 +67,14 @@ const COVER_FIELDS: readonly FieldName[] = ["host", "maskHost", "upstreamProxy",
  * @throws {ConfigError} @throws {StartError} When a file or an address cannot be used; then nothing was changed.
  */
 export async function makeSetup(
-  { config, raw, secrets }: Settings,
+  { config, raw, secrets, files }: Settings,
   parts: SetupParts,
   before: Setup | undefined,
 ): Promise<Setup> {
   const { log, gate, hellos, state, replays, restorer, counts, observe, port } = parts;
-  const trust = await readTrust(config);
-  const addresses = await readAddressLists(config);
+  const readText = readerOf(files);
+  const trust = await readTrust(config, readText);
+  const addresses = await readAddressLists(config, readText);
   const routesKey = createHash("sha256")
     .update(JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca]))
     .digest("hex");

@@ -57,7 +57,9 @@ class WorkerRun {
   #log: ProcessLogger | undefined;
   #service: Service | undefined;
   #drainMs = 0;
-  /** The sockets that it has inherited. */
+  /** Of all workers, itself included. */
+  #count = 1;
+  /** The sockets that it has inherited, as long as it has them. */
   #sockets: { readonly firstFd: number; readonly count: number } = { firstFd: 0, count: 0 };
   /** By the slot whose socket it accepts from, too: stops that. */
   readonly #adopted = new Map<number, () => void>();
@@ -89,10 +91,7 @@ class WorkerRun {
     this.#orphaned = true;
     this.#gate.close();
     this.#hellos.close();
-    void this.#finish(this.#service?.stop(ORPHAN_GRACE_MS), EXIT_FAILURE);
-    // Nobody accepts from them any more, and the port is the next start's: it must not wait for sessions to end.
-    const { firstFd, count } = this.#sockets;
-    for (let index = 0; index < count; index++) closeDescriptor(firstFd + index);
+    this.#stop(ORPHAN_GRACE_MS, EXIT_FAILURE);
   }
 
   /** Somebody has told this worker alone to end. */
@@ -147,9 +146,17 @@ class WorkerRun {
         void this.#finish(this.#service?.drain(message.ms), 0);
         break;
       case "stop":
-        void this.#finish(this.#service?.stop(message.graceMs), 0);
+        this.#stop(message.graceMs, 0);
         break;
     }
+  }
+
+  #stop(graceMs: number, code: number): void {
+    void this.#finish(this.#service?.stop(graceMs), code);
+    // Nobody accepts from them any more, and the port is the next start's: it must not wait for sessions to end.
+    const { firstFd, count } = this.#sockets;
+    for (let index = 0; index < count; index++) closeDescriptor(firstFd + index);
+    this.#sockets = { firstFd, count: 0 };
   }
 
   async #start({ protocol, index, firstFd, count, port, settings: sent }: StartMessage): Promise<void> {
@@ -158,7 +165,7 @@ class WorkerRun {
         this.#post({ type: "ready", protocol: PROTOCOL }); // the supervisor says what is wrong
         return;
       }
-      const settings = parseWorkerSettings(sent as WorkerSettings);
+      const settings = parseWorkerSettings(sent as WorkerSettings, count);
       const log = createRecordLogger({
         level: settings.config.logLevel,
         write: (record) => this.#write(record),
@@ -170,6 +177,7 @@ class WorkerRun {
       this.#drainMs = settings.config.drainMs;
       survive(log);
       if (settings.config.status !== undefined) this.#lag = new LagWatch();
+      this.#count = count;
       this.#sockets = { firstFd, count };
       const fd = duplicate(firstFd + index);
       if (fd === undefined) throw new Error("the socket cannot be duplicated");
@@ -194,6 +202,7 @@ class WorkerRun {
 
   /** @param index Of a slot whose worker is down. */
   #adopt(index: number): void {
+    if (index >= this.#sockets.count) return;
     const fd = duplicate(this.#sockets.firstFd + index);
     if (fd === undefined || this.#service === undefined || this.#adopted.has(index)) return;
     this.#adopted.set(index, this.#service.server.adopt(fd));
@@ -202,7 +211,7 @@ class WorkerRun {
   async #reload({ id, settings: sent }: Extract<ToWorker, { type: "reload" }>): Promise<void> {
     const before = this.#keys;
     try {
-      const settings = parseWorkerSettings(sent as WorkerSettings);
+      const settings = parseWorkerSettings(sent as WorkerSettings, this.#count);
       const keys = settings.secrets.map(({ key }) => key);
       this.#keys = [...before, ...keys]; // until it is known which of them serve
       await this.#service?.reload(settings);

@@ -15,6 +15,7 @@ import { type FromWorker, PROTOCOL, type StartMessage, type UsedBytes } from "..
 import { FIRST_SOCKET_FD, ownCommand, spawnWorker } from "../workers/spawn-worker.ts";
 import { Supervisor, type WorkerListener } from "../workers/supervisor.ts";
 import type { Collected, Engine, Settings } from "./engine.ts";
+import { readNamedFiles } from "./named-files.ts";
 import type { WorkerSettings } from "./worker-settings.ts";
 
 /** How long workers have to say how they are, in milliseconds. */
@@ -65,7 +66,7 @@ export class WorkerEngine implements Engine, WorkerListener {
 
   /** @throws {StartError} When a worker cannot start. */
   static async start(settings: Settings, deps: WorkerEngineDeps): Promise<WorkerEngine> {
-    const engine = new WorkerEngine(settings, deps);
+    const engine = new WorkerEngine(await withFiles(settings), deps);
     await engine.#supervisor.start();
     return engine;
   }
@@ -95,7 +96,8 @@ export class WorkerEngine implements Engine, WorkerListener {
     return { ok: ready > 0, reason: `${ready} of ${length} workers accept connections` };
   }
 
-  async reload(settings: Settings): Promise<void> {
+  async reload(next: Settings): Promise<void> {
+    const settings = await withFiles(next);
     const before = this.#settings;
     this.#settings = settings; // also for workers that start from now on
     // Those that are starting have been given the old ones.
@@ -155,8 +157,10 @@ export class WorkerEngine implements Engine, WorkerListener {
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     process.once("exit", () => this.#supervisor.kill()); // it is told once more to stop, and does so at once
-    await this.#supervisor.stop(graceMs);
+    const stopped = this.#supervisor.stop(graceMs);
+    // Now, as workers do: whoever comes is refused, instead of waiting for somebody who does not come.
     for (const { fd } of this.#deps.sockets) closeDescriptor(fd);
+    await stopped;
   }
 
   onStarted(worker: LiveWorker): StartMessage {
@@ -277,8 +281,13 @@ export class WorkerEngine implements Engine, WorkerListener {
 }
 
 /** What a worker needs of the settings. */
-function formatSettings({ raw, secrets, config }: Settings): WorkerSettings {
-  return { raw, kept: keptSecret(config, secrets) };
+function formatSettings({ raw, secrets, config, files }: Settings): WorkerSettings {
+  return { raw, kept: keptSecret(config, secrets), files };
+}
+
+/** Read once for all workers, also for those that start later. */
+async function withFiles(settings: Settings): Promise<Settings> {
+  return { ...settings, files: await readNamedFiles(settings.config) };
 }
 
 /** The secret that is kept on disk, when it is the one that serves: a worker may not be able to read it. */

@@ -314,7 +314,7 @@ export const FIELDS = {
     value: "MB",
     default: "a quarter of the memory",
     example: "512",
-    help: "Most bytes queued for all connections together, per process; when reached, the longest stalled go",
+    help: "Most bytes queued for all connections together; when reached, the longest stalled go",
   },
   allow: {
     flag: "allow",

@@ -16,7 +16,7 @@ export interface Limits {
   readonly handshakeTimeoutMs: number;
   /** Bytes queued in one direction of a session from which on its source is paused. */
   readonly queueBytes: number;
-  /** Bytes queued in all sessions of a process. `undefined`: a quarter of the memory. */
+  /** Bytes queued in all sessions. `undefined`: a quarter of the memory. */
   readonly bufferBytes: number | undefined;
   /** Networks in CIDR notation, or names of files with one a line. Empty: everybody. */
   readonly allow: readonly string[];

@@ -36,14 +36,14 @@ export class NetworkWatch {
   readonly #onChange: (change: NetworkChange) => void;
   #wall: number;
   #steady: number;
-  #addresses: ReadonlySet<string>;
+  #addresses: ReadonlySet<string> = new Set();
 
   constructor(onChange: (change: NetworkChange) => void, senses: NetworkSenses = SENSES) {
     this.#senses = senses;
     this.#onChange = onChange;
     this.#wall = senses.wallClock();
     this.#steady = senses.steadyClock();
-    this.#addresses = new Set(senses.addresses());
+    this.#addresses = this.#readAddresses();
     this.#timer = setInterval(() => this.#look(), LOOK_MS);
     this.#timer.unref();
   }
@@ -53,18 +53,26 @@ export class NetworkWatch {
   }
 
   #look(): void {
-    const { wallClock, steadyClock, addresses } = this.#senses;
+    const { wallClock, steadyClock } = this.#senses;
     const wall = wallClock();
     const steady = steadyClock();
     const late = Math.max(wall - this.#wall, steady - this.#steady) - LOOK_MS;
     this.#wall = wall;
     this.#steady = steady;
-    const now = new Set(addresses());
+    const now = this.#readAddresses();
     const added = [...now].filter((address) => !this.#addresses.has(address));
     const removed = [...this.#addresses].filter((address) => !now.has(address));
     this.#addresses = now;
     const sleptMs = late >= SLEEP_MS ? late : 0;
     if (sleptMs > 0 || added.length > 0 || removed.length > 0) this.#onChange({ sleptMs, added, removed });
+  }
+
+  #readAddresses(): ReadonlySet<string> {
+    try {
+      return new Set(this.#senses.addresses());
+    } catch {
+      return this.#addresses; // no descriptor is left to ask with: that is no change
+    }
   }
 }
 

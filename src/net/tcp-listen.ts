@@ -20,10 +20,10 @@ export interface Listener {
   /** Whether a connection to it still succeeds. Its sessions see that as a client who leaves at once. */
   alive(): Promise<boolean>;
   /**
-   * Accepts nobody for now: those who come wait in the system's queue. Where that cannot be had (Windows, or no file
-   * descriptor is left), they are closed at once.
+   * Accepts nobody for now: those who come wait in the system's queue. Where no file descriptor is left for that, they
+   * are refused; where the socket is not ours to open again, they are closed at once, as on Windows.
    *
-   * @returns Whether they wait.
+   * @returns Whether nobody is accepted.
    */
   pause(): Promise<boolean>;
   /** @throws {StartError} When that fails, because memory or file descriptors are short: try again later. */
@@ -67,7 +67,11 @@ class TcpListener implements Listener {
   /** Clients that have not said their last: sessions that only wait for their end do not count. */
   #clients = 0;
   #listener: BunListener | undefined;
-  /** While it is paused: keeps the socket open. */
+  #libc: Libc | undefined;
+  /**
+   * Keeps the socket open while it is paused. Of one that cannot be had again it is there from the start: when it is
+   * needed, there may be no descriptor left.
+   */
   #kept: number | undefined;
   /** It cannot be paused: those who come are closed. */
   #refusing = false;
@@ -78,7 +82,9 @@ class TcpListener implements Listener {
     this.#onAccept = onAccept;
     this.port = options.port;
     this.#listener = this.#open(options.fd);
-    if (options.fd === undefined) this.port = this.#listener.port; // also where 0 was asked for
+    if (options.fd === undefined)
+      this.port = this.#listener.port; // also where 0 was asked for
+    else void this.#keep();
   }
 
   alive(): Promise<boolean> {
@@ -88,12 +94,12 @@ class TcpListener implements Listener {
   }
 
   async pause(): Promise<boolean> {
-    const libc = await loadLibc();
+    await this.#keep();
     const listener = this.#listener;
     if (this.#stopped) return false;
     if (listener === undefined) return true;
-    this.#kept = libc?.duplicate(descriptorOf(listener));
-    this.#refusing = this.#kept === undefined;
+    // Our own can be opened again: better nobody can connect than that Bun spins, as it does while `accept` fails.
+    this.#refusing = this.#kept === undefined && this.#options.fd !== undefined;
     if (this.#refusing) return false;
     this.#listener = undefined;
     listener.stop(false);
@@ -109,25 +115,34 @@ class TcpListener implements Listener {
       this.#kept = undefined; // it belongs to the listener now
     } catch (error) {
       // What was inherited cannot be had again; of our own there may be another, the next time.
-      if (kept !== undefined && this.#options.fd === undefined) {
-        this.#kept = undefined;
-        closeLater(kept);
-      }
+      if (this.#options.fd === undefined) this.#letGo();
       throw error;
     }
+    if (this.#options.fd !== undefined) void this.#keep();
   }
 
   async waiting(): Promise<boolean | undefined> {
-    const libc = await loadLibc();
+    this.#libc ??= await loadLibc();
     const fd = this.#kept ?? (this.#listener && descriptorOf(this.#listener));
-    return fd === undefined || this.#stopped ? undefined : libc?.isReadable(fd);
+    return fd === undefined || this.#stopped ? undefined : this.#libc?.isReadable(fd);
   }
 
   stop(): void {
     this.#stopped = true;
     this.#listener?.stop(false);
     this.#collector.stop();
-    if (this.#kept !== undefined) closeLater(this.#kept);
+    this.#letGo();
+  }
+
+  /** Sees to it that the socket can outlive its listener, where that can be had. */
+  async #keep(): Promise<void> {
+    this.#libc ??= await loadLibc();
+    if (this.#stopped || this.#listener === undefined) return;
+    this.#kept ??= this.#libc?.duplicate(descriptorOf(this.#listener));
+  }
+
+  #letGo(): void {
+    if (this.#kept !== undefined) this.#libc?.closeDescriptor(this.#kept);
     this.#kept = undefined;
   }
 
@@ -192,10 +207,6 @@ type Libc = typeof import("./libc.ts");
 /** Loaded by need: it costs 2 MiB. `undefined` when there are no file descriptors left to load it with. */
 function loadLibc(): Promise<Libc | undefined> {
   return import("./libc.ts").catch(() => undefined);
-}
-
-function closeLater(fd: number): void {
-  void loadLibc().then((libc) => libc?.closeDescriptor(fd));
 }
 
 /** How long the kernel may take to accept a connection to ourselves, in milliseconds. */

@@ -132,7 +132,7 @@ export const METRICS: readonly MetricDefinition[] = [
   gauge("tgws_limit_address_rate", "New connections per second of one address.", ({ limits }) =>
     perhaps(limits.addressRate),
   ),
-  gauge("tgws_limit_buffer_bytes", "Bytes that may wait in queues, per process.", ({ limits }) =>
+  gauge("tgws_limit_buffer_bytes", "Bytes that may wait in queues.", ({ limits }) =>
     perhaps(limits.bufferBytes),
   ),
   gauge("tgws_config_load_time_seconds", "When the configuration in force was read.", ({ config }) =>
@@ -186,7 +186,7 @@ export const METRICS: readonly MetricDefinition[] = [
     one(process.cpuUserSeconds + process.cpuSystemSeconds),
   ),
   gauge("process_resident_memory_bytes", "Resident memory of the process that answers.", ({ process }) =>
-    one(process.rssBytes),
+    perhaps(process.rssBytes),
   ),
   gauge("process_open_fds", "File descriptors that the process that answers has open.", ({ process }) =>
     perhaps(process.openFds),

@@ -5,7 +5,8 @@ export interface ProcessFigures {
   readonly pid: number;
   /** Milliseconds since 1970. */
   readonly startedAt: number;
-  readonly rssBytes: number;
+  /** `undefined` when there is no descriptor left to find out with. */
+  readonly rssBytes: number | undefined;
   readonly cpuUserSeconds: number;
   readonly cpuSystemSeconds: number;
   /** `undefined` where the system does not tell. */
@@ -23,7 +24,7 @@ export function readProcessFigures(lag?: LagWatch): ProcessFigures {
   return {
     pid: process.pid,
     startedAt: STARTED_AT,
-    rssBytes: process.memoryUsage.rss(),
+    rssBytes: readRss(),
     cpuUserSeconds: user / 1_000_000,
     cpuSystemSeconds: system / 1_000_000,
     openFds: countOpenFds(),
@@ -69,6 +70,14 @@ export class LagWatch {
 
   stop(): void {
     clearInterval(this.#timer);
+  }
+}
+
+function readRss(): number | undefined {
+  try {
+    return process.memoryUsage.rss();
+  } catch {
+    return undefined;
   }
 }
 

@@ -35,7 +35,7 @@ export interface LimitsReport {
   readonly maxPerAddress: number | undefined;
   /** New connections per second of one address. */
   readonly addressRate: number | undefined;
-  /** Bytes that may wait in queues, per process. */
+  /** Bytes that may wait in all queues. */
   readonly bufferBytes: number | undefined;
 }
 

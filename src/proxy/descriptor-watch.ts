@@ -8,8 +8,12 @@ const BUSY = 0.2;
 const PAUSE_MS = { first: 1_000, most: 10_000 } as const;
 /** So many files and sockets must be left to go on: a session's, and some for what it needs to begin. */
 const ENOUGH_DESCRIPTORS = 8;
+/** A session's: with fewer there is nothing to go on with. */
+const LEAST_DESCRIPTORS = 2;
 /** The bound on connections that a shortage has shown rises again by this part, and one, each so often. */
 const RECOVERY = { part: 0.05, ms: 10_000 } as const;
+/** Where so many can be opened, the shortage is over: so many more may come until the next look. */
+const PLENTY = { descriptors: 64, connections: 16 } as const;
 
 /** The server, as far as it is to be kept from running out of descriptors. */
 export interface Strained {
@@ -19,7 +23,7 @@ export interface Strained {
   readonly accepted: number;
   /** Whether somebody waits to be accepted; `undefined` where that cannot be told. */
   waiting(): Promise<boolean | undefined>;
-  /** @returns Whether it worked. */
+  /** @returns Whether it worked; if not, those who come are closed until {@link Strained.resume}. */
   pause(): Promise<boolean>;
   resume(): void;
   /** Drops what can be had again: connections that were opened ahead. */
@@ -99,7 +103,11 @@ export class DescriptorWatch {
 
   async #pause(now: number): Promise<void> {
     this.#strained.relieve();
-    if (this.#stopped || !(await this.#strained.pause())) return;
+    if (this.#stopped) return;
+    if (!(await this.#strained.pause())) {
+      this.#pausedUntil = now; // the next look goes on, and the one after tries again
+      return;
+    }
     const again = this.#strained.accepted === this.#resumedWith;
     this.#pauseMs = again
       ? Math.min(Math.max(this.#pauseMs * 2, PAUSE_MS.first), PAUSE_MS.most)
@@ -110,6 +118,7 @@ export class DescriptorWatch {
   #goOn(now: number): void {
     if (this.#pausedUntil === undefined || now < this.#pausedUntil) return;
     this.#strained.shedWhile(this.#isShort);
+    if (!this.#hasSpare(LEAST_DESCRIPTORS)) return; // or it would spin until the next look
     try {
       this.#strained.resume();
     } catch {
@@ -135,8 +144,11 @@ export class DescriptorWatch {
   }
 
   #raiseCeiling(now: number): void {
-    if (!Number.isFinite(this.#ceiling) || now - this.#ceilingAt < RECOVERY.ms) return;
+    if (!Number.isFinite(this.#ceiling)) return;
+    const soon = this.#strained.size + PLENTY.connections;
+    const plenty = soon > this.#ceiling && this.#hasSpare(PLENTY.descriptors);
+    if (!plenty && now - this.#ceilingAt < RECOVERY.ms) return;
     this.#ceilingAt = now;
-    this.#ceiling = Math.floor(this.#ceiling * (1 + RECOVERY.part)) + 1;
+    this.#ceiling = plenty ? soon : Math.floor(this.#ceiling * (1 + RECOVERY.part)) + 1;
   }
 }

@@ -216,7 +216,7 @@ export class ProxyServer {
     return [this.#listener, ...this.#adopted];
   }
 
-  /** @returns Whether those who come wait. */
+  /** @returns Whether nobody is accepted. */
   async #pause(): Promise<boolean> {
     const waiting = await Promise.all(this.#listeners.map((listener) => listener.pause()));
     return waiting.every((waits) => waits);

@@ -116,11 +116,7 @@ export class LiveWorker {
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       const message = `Cannot start worker ${this.index}: ${why}`;
-      this.#failure = new StartError(
-        "WORKER",
-        message,
-        "the user that tgws runs as must be able to execute it",
-      );
+      this.#failure = new StartError("WORKER", message, hintOn(error));
       setImmediate(() => this.#onExit(`cannot be started: ${why}`));
       return { pid: 0, send: () => {}, kill: () => {} };
     }
@@ -166,4 +162,13 @@ export class LiveWorker {
     );
     this.#listener.onGone(this, why);
   }
+}
+
+/** What to do where no process can be started. */
+function hintOn(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  if (code === "EMFILE" || code === "ENFILE")
+    return "raise the limit of open files: ulimit -n, LimitNOFILE= in systemd; or use fewer --workers";
+  if (code === "ENOMEM" || code === "EAGAIN") return "the system has no room for more: use fewer --workers";
+  return "the user that tgws runs as must be able to execute it";
 }

@@ -13,7 +13,9 @@ const WELL_MS = 60_000;
 /** Before the next try after the second death in a row; it doubles with each, in milliseconds. */
 const BACK_OFF_MS = { first: 500, most: 30_000 } as const;
 
-/** Workers say how they are every few seconds: one that says nothing for so long hangs, in milliseconds. */
+/** Workers say how they are every few seconds: for one that has missed three times others accept, too, in milliseconds. */
+const LATE_MS = 15_000;
+/** One that says nothing for so long hangs, in milliseconds. */
 const SILENT_MS = 60_000;
 const LOOK_MS = 10_000;
 
@@ -96,7 +98,10 @@ export class Supervisor {
     const failed = (await Promise.allSettled(starting)).find((one) => one.status === "rejected");
     if (failed === undefined) {
       this.#started = true;
-      this.#look = setInterval(() => this.#killSilent(), LOOK_MS);
+      this.#look = setInterval(() => {
+        this.#killSilent();
+        this.#depute();
+      }, LOOK_MS);
       return;
     }
     await this.stop(0);
@@ -241,23 +246,30 @@ export class Supervisor {
   }
 
   /**
-   * Has others accept from the sockets of slots that keep losing their own workers, until one is ready there. Who is
-   * about to end accepts nobody any more: then it is somebody else's turn.
+   * Has others accept from the sockets of slots that keep losing their own workers, or whose worker seems to hang, until
+   * one serves there. Who is about to end accepts nobody any more: then it is somebody else's turn.
    */
   #depute(): void {
     if (this.#stopping) return;
-    const ready = this.#slots.flatMap(({ current }) => (current?.state === "ready" ? [current] : []));
+    const serving = this.#slots.flatMap(({ current }) =>
+      current !== undefined && serves(current) ? [current] : [],
+    );
     for (const slot of this.#slots) {
       const { current, deputy, failures } = slot;
-      if (failures <= 1 || current?.state === "ready") {
-        deputy?.post({ type: "abandon", index: slot.index });
-        slot.deputy = undefined;
-      } else if (deputy === undefined || !ready.includes(deputy)) {
-        slot.deputy = ready[0];
-        slot.deputy?.post({ type: "adopt", index: slot.index });
-      }
+      const isHelped = current?.state === "ready" ? serves(current) : failures <= 1;
+      const stays = deputy !== undefined && serving.includes(deputy);
+      const next = isHelped ? undefined : stays ? deputy : serving[0];
+      if (next === deputy) continue;
+      deputy?.post({ type: "abandon", index: slot.index });
+      next?.post({ type: "adopt", index: slot.index });
+      slot.deputy = next;
     }
   }
+}
+
+/** Whether it accepts, as far as it has said something lately. */
+function serves({ state, silentMs }: LiveWorker): boolean {
+  return state === "ready" && silentMs <= LATE_MS;
 }
 
 /** @param failures In a row: 1 and up. */

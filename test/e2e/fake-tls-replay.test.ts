@@ -5,6 +5,7 @@ import { FakeTlsClient } from "../support/fake-tls-client.ts";
 import { buildHello, type HelloOptions } from "../support/fake-tls-hello.ts";
 import { COVER_DOMAIN, describeLook, differences, isSigned, type Look, look, Pair } from "../support/look.ts";
 import { concat, encodePacket } from "../support/packets.ts";
+import { childrenOf } from "../support/process-tree.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
 if (CoverSite.missing !== undefined) console.warn(`replays are not tested: ${CoverSite.missing}`);
@@ -158,6 +159,36 @@ describe.skipIf(CoverSite.missing !== undefined)("who sends again what a client 
     TEST_LIMIT_MS,
   );
 });
+
+describe.skipIf(CoverSite.missing !== undefined || process.platform !== "linux")(
+  "with several workers",
+  () => {
+    it(
+      `a hello is served once of ${COPIES} times at once, and not by those who come after them`,
+      async () => {
+        await using many = await Pair.start({ proxy: { stub, args: ["--workers", "3"] } });
+        const { proxy } = many;
+        const hello = buildHello({ shape: "tdlib", serverName: COVER_DOMAIN, secret: proxy.secret });
+        const countServed = async (): Promise<number> => {
+          const looks = await Promise.all(
+            Array.from({ length: COPIES }, () =>
+              look(proxy.port, (visitor) => visitor.write(hello.bytes), SITE_PATIENCE_MS),
+            ),
+          );
+          expect(looks.filter(({ received }) => received.length === 0)).toEqual([]); // the others saw the site
+          return looks.filter(({ received }) => isSigned(received, hello.random, proxy.secret)).length;
+        };
+        expect(await countServed()).toBe(1);
+        for (const pid of childrenOf(proxy.pid)) process.kill(pid, "SIGKILL");
+        expect(await countServed()).toBe(0);
+        proxy.signal("SIGUSR2");
+        await proxy.logged(/all workers have been replaced/, TEST_LIMIT_MS);
+        expect(await countServed()).toBe(0);
+      },
+      TEST_LIMIT_MS,
+    );
+  },
+);
 
 describe.skipIf(CoverSite.missing !== undefined).concurrent("a client's clock", () => {
   for (const skew of [-119, 0, 119]) {

@@ -8,6 +8,7 @@ import { FakeTlsClient } from "../support/fake-tls-client.ts";
 import { poll } from "../support/home.ts";
 import { COVER_DOMAIN, Pair } from "../support/look.ts";
 import { readFigures } from "../support/process-figures.ts";
+import { childrenOf } from "../support/process-tree.ts";
 import { makeHome, Program, ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { StubDc } from "../support/stub-dc.ts";
@@ -144,6 +145,36 @@ describe.skipIf(!LINUX)("with few file descriptors", () => {
       release([...late, ...clients]);
       await served(proxy);
       expect(proxy.stderr).not.toMatch(/code=(?:REFUSED|UNKNOWN|DNS)/);
+      expect(await proxy.stop()).toBe(0);
+    },
+    TEST_LIMIT_MS,
+  );
+});
+
+describe.skipIf(!LINUX || PRLIMIT === null)("when no descriptor is left, and none can be freed", () => {
+  it.each([1, 2])(
+    "it does not spin, and serves again when there are some (--workers %d)",
+    async (workers) => {
+      echo();
+      await using proxy = await ProxyProcess.start({ stub, args: ["--workers", String(workers)] });
+      const { port } = proxy;
+      const serving = workers === 1 ? [proxy.pid] : childrenOf(proxy.pid);
+      const limit = (soft: number): void => {
+        for (const pid of serving) Bun.spawnSync(["prlimit", `--nofile=${soft}:`, "--pid", String(pid)]);
+      };
+      limit(5);
+      const knock = (): Promise<Bun.Socket | undefined> =>
+        Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } }).catch(() => undefined);
+      const early = await Promise.all(Array.from({ length: 16 }, knock));
+      const calm = async (pid: number): Promise<boolean> => (await load(pid)) < 0.1;
+      await until(async () => (await Promise.all(serving.map(calm))).every(Boolean), "a calm second");
+      limit(1_024);
+      for (const socket of early) socket?.terminate();
+      await served(proxy);
+      const again = await Promise.all(Array.from({ length: 8 }, () => openAnswered(proxy)));
+      release(again);
+      expect(proxy.stderr).not.toContain("a bug");
+      expect(workers === 1 ? [proxy.pid] : childrenOf(proxy.pid)).toEqual(serving);
       expect(await proxy.stop()).toBe(0);
     },
     TEST_LIMIT_MS,

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { childrenOf, isAlive } from "../support/process-tree.ts";
 import { ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
-import { eventually, isCut, LATE_MS, openSession, ping } from "../support/sessions.ts";
+import { eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
 const LIMIT_MS = 60_000;
@@ -91,6 +91,75 @@ describe.skipIf(!linux)("workers", () => {
       close([...clients, ...during]);
       expect(await proxy.stop()).toBe(0);
       expect(proxy.stderr).toMatch(/stats: total=\d+ active=0 /);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "leave the port at once when the program ends, and let sessions go on for some seconds",
+    async () => {
+      await using proxy = await startWorkers(2);
+      const [client] = await openSessions(proxy, 1);
+      if (client === undefined) throw new Error("there is none");
+      proxy.signal("SIGTERM");
+      await eventually(() => isFree(proxy.port), "a free port");
+      expect(proxy.running).toBe(true);
+      await ping(client);
+      close([client]);
+      expect(await proxy.exited()).toBe(0);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "take the clients of one that hangs, which goes on when it comes back",
+    async () => {
+      await using proxy = await startWorkers(2);
+      const before = childrenOf(proxy.pid);
+      const [hanging = 0] = before;
+      const sessions = await openSessions(proxy, 8);
+      process.kill(hanging, "SIGSTOP");
+      try {
+        // Those who came meanwhile wait for somebody to accept them.
+        const late = await Promise.all(
+          Array.from({ length: 16 }, () => RawClient.open({ port: proxy.port, secret: proxy.secret })),
+        );
+        for (const client of late) client.sendPacket(PING);
+        const served = late.map((client) => client.until(() => client.received > 0, "an answer", 45_000));
+        await Promise.all(served);
+        close(late);
+        expect(childrenOf(proxy.pid)).toEqual(before);
+      } finally {
+        process.kill(hanging, "SIGCONT");
+      }
+      for (const client of sessions) await ping(client);
+      close(sessions);
+      expect(await proxy.stop()).toBe(0);
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "start with the address list that is in force while its file is broken",
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), "tgws-list-"));
+      folders.push(folder);
+      const list = join(folder, "deny.txt");
+      writeFileSync(list, "192.0.2.0/24\n");
+      await using proxy = await startWorkers(2, ["--deny", list]);
+      writeFileSync(list, "192.0.2.0/24\nnot a network\n");
+      await proxy.logged(/the configuration stays as it was: .*line 2/, LATE_MS);
+      expect(proxy.stderr).not.toMatch(/goes on as it was/); // no worker was told
+      const before = childrenOf(proxy.pid);
+      for (const pid of before) process.kill(pid, "SIGKILL");
+      close(await openSessions(proxy, 8));
+      expect(childrenOf(proxy.pid).filter((pid) => before.includes(pid))).toEqual([]);
+      proxy.signal("SIGUSR2");
+      await proxy.logged(/all workers have been replaced/, LATE_MS);
+      writeFileSync(list, "127.0.0.0/8\n");
+      await proxy.logged(/configuration reloaded/, LATE_MS);
+      expect(await isServed({ port: proxy.port, secret: proxy.secret })).toBe(false);
+      expect(await proxy.stop()).toBe(0);
     },
     LIMIT_MS,
   );

@@ -115,6 +115,25 @@ describe("DescriptorWatch", () => {
     expect(watch.ceiling).toBeGreaterThan(100);
   });
 
+  test("stays paused while none can be had, and lets as many come again as there is room for", async () => {
+    const server = new Server();
+    server.size = 0;
+    server.spare = 0;
+    start(server);
+    await pass(60);
+    expect([server.paused, watch.ceiling]).toEqual([true, 3]); // it rises by one each 10 s
+    expect(server.calls).not.toContain("resume");
+    server.spare = 200;
+    await pass(1);
+    expect([server.paused, watch.ceiling]).toEqual([false, 16]);
+    for (; server.spare > 100; server.spare -= 2) server.size += 1;
+    await pass(1);
+    expect(watch.ceiling).toBe(50 + 16);
+    for (; server.spare > 50; server.spare -= 2) server.size += 1;
+    await pass(1);
+    expect(watch.ceiling).toBe(50 + 16);
+  });
+
   test("pauses when somebody waits twice in a row, nobody is accepted and the processor is busy; sessions stay", async () => {
     const server = new Server();
     server.waits = true;
@@ -150,12 +169,16 @@ describe("DescriptorWatch", () => {
     expect(server.paused).toBe(false);
   });
 
-  test("tries again when it cannot pause, and does nothing once it was stopped", async () => {
+  test("goes on when it could not pause, tries again, and does nothing once it was stopped", async () => {
     const server = new Server();
     server.spare = 0;
     server.canPause = false;
     start(server);
     await pass(1);
+    expect(server.calls.at(-1)).toBe("pause");
+    server.spare = 8;
+    await pass(1);
+    expect(server.calls.at(-1)).toBe("resume"); // or those who come would be closed for good
     server.spare = 0;
     server.canPause = true;
     await pass(1);

@@ -170,6 +170,22 @@ describe("METRICS", () => {
     expect(families.has("process_open_fds")).toBe(false);
   });
 
+  test("show one process for each worker while it is replaced: a series comes once", () => {
+    const [worker] = sampleReport().workers;
+    if (worker === undefined) throw new Error("there is none");
+    const old = { ...worker, state: "draining", startedAt: 1_000, restarts: 2 } as const;
+    const ready = { ...worker, state: "running", startedAt: 2_000, restarts: 2 } as const;
+    const next = { ...worker, state: "starting", startedAt: 3_000, restarts: 2 } as const;
+    const startOf = (...workers: StatusReport["workers"][number][]): number[] | undefined =>
+      parsed(sampleReport({ workers }))
+        .get("tgws_worker_start_time_seconds")
+        ?.series.map(({ value }) => value);
+    expect(startOf(old, old, ready, next)).toEqual([2]);
+    expect(startOf(old, next)).toEqual([3]);
+    expect(startOf({ ...old, startedAt: 4_000 })).toEqual([4]);
+    expect(startOf(old, { ...ready, index: 7 })).toEqual([1, 2]);
+  });
+
   test("keep names of users apart that look alike", () => {
     const users = ["a", "A", "a.b", "a-b", "__proto__"].map(sampleUser);
     const series = parsed(sampleReport({ users })).get("tgws_user_enabled")?.series;

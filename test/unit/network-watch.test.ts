@@ -135,6 +135,22 @@ describe("NetworkWatch", () => {
     fixture.watch.stop();
   });
 
+  test("takes it for no change when the addresses cannot be read", () => {
+    const fixture = new Fixture();
+    const { addresses } = fixture;
+    Object.defineProperty(fixture, "addresses", {
+      configurable: true,
+      get: () => {
+        throw new Error("getifaddrs returned an error");
+      },
+    });
+    fixture.look();
+    Object.defineProperty(fixture, "addresses", { value: addresses });
+    fixture.look();
+    expect(fixture.changes).toEqual([]);
+    fixture.watch.stop();
+  });
+
   test("looks no more after stop", () => {
     const fixture = new Fixture();
     fixture.watch.stop();

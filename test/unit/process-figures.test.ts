@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { closeSync, openSync } from "node:fs";
 import { LagWatch, readProcessFigures } from "../../src/observe/process-figures.ts";
 import { eventually } from "../support/sessions.ts";
@@ -26,6 +26,15 @@ describe("readProcessFigures()", () => {
     expect(after.openFds).toBe((before.openFds ?? 0) + 1);
     expect(readProcessFigures().openFds).toBe(before.openFds);
     expect(after.maxFds).toBeGreaterThan(after.openFds ?? 0);
+  });
+
+  test("leaves out what cannot be read", () => {
+    const rss = spyOn(process.memoryUsage, "rss").mockImplementation(() => {
+      throw new Error("Failed to get memory usage"); // no descriptor is left
+    });
+    const { pid, rssBytes } = readProcessFigures();
+    rss.mockRestore();
+    expect([pid, rssBytes]).toEqual([process.pid, undefined]);
   });
 
   test.if(LINUX)("knows the limit that the process was started with", async () => {

@@ -222,7 +222,18 @@ describe("Supervisor", () => {
     expect(error).toMatchObject({
       code: "WORKER",
       message: "Cannot start worker 0: no memory",
+      hint: expect.stringContaining("execute"),
     });
+  });
+
+  test.each([
+    ["EMFILE", "LimitNOFILE"],
+    ["EAGAIN", "fewer --workers"],
+  ])("says what to do where %s keeps it from starting a process", async (code, hint) => {
+    const supervisor = make(1);
+    obstacle = Object.assign(new Error("no"), { code });
+    const error = await supervisor.start().catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ hint: expect.stringContaining(hint) });
   });
 
   test("says nothing of workers that are not replaced because everything ends", async () => {
@@ -365,6 +376,31 @@ describe("Supervisor", () => {
     }
     expect(processes.map(({ killed }) => killed)).toEqual([true, false]);
     expect(lines.join("\n")).toContain("worker 0 (1) has said nothing for a minute: it is killed");
+  });
+
+  test("has another one accept, too, for one that says nothing for a while, until it does", async () => {
+    jest.useFakeTimers();
+    const supervisor = make(3);
+    const done = supervisor.start();
+    for (const one of processes) beReady(one);
+    await done;
+    const pass = async (talking: readonly number[]): Promise<void> => {
+      for (let second = 0; second < 20; second += 5) {
+        jest.advanceTimersByTime(5_000);
+        for (const one of talking)
+          at(one).events.onMessages([{ type: "figures", id: 0, figures: {}, process: undefined }]);
+      }
+      await settle();
+    };
+    await pass([0, 1, 2]);
+    await pass([1, 2]);
+    expect(at(1).heard.at(-1)).toEqual({ type: "adopt", index: 0 });
+    await pass([0, 2]); // now the one who stands in is silent itself
+    expect(at(1).heard.slice(-1)).toEqual([{ type: "abandon", index: 0 }]);
+    expect(at(0).heard.at(-1)).toEqual({ type: "adopt", index: 1 });
+    await pass([0, 1, 2]);
+    expect(at(0).heard.at(-1)).toEqual({ type: "abandon", index: 1 });
+    expect(processes.map(({ killed }) => killed)).toEqual([false, false, false]);
   });
 
   test("kills one that does not become ready", async () => {

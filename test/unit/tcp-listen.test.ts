@@ -2,7 +2,8 @@ import { describe, expect, spyOn, test } from "bun:test";
 import { connect } from "node:net";
 import type { GatherChannel } from "../../src/channel/channel.ts";
 import { StartError } from "../../src/core/errors.ts";
-import { duplicate } from "../../src/net/libc.ts";
+import * as libc from "../../src/net/libc.ts";
+import { openListeningSockets } from "../../src/net/listening-socket.ts";
 import { type Accepted, listenTcp } from "../../src/net/tcp-listen.ts";
 import { RecordingSink, settle } from "../support/memory-channel.ts";
 import { eventually } from "./frame-server.ts";
@@ -203,7 +204,7 @@ describe.skipIf(process.platform === "win32")("Listener.pause()", () => {
   test("of one on a socket that somebody else has opened", async () => {
     const owner = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
     const { port } = owner;
-    const fd = duplicate("fd" in owner ? Number(owner.fd) : -1);
+    const fd = libc.duplicate("fd" in owner ? Number(owner.fd) : -1);
     owner.stop();
     if (fd === undefined) throw new Error("it cannot be duplicated");
     const listener = listenTcp({ host: "127.0.0.1", port, highWater, fd }, greet);
@@ -215,6 +216,44 @@ describe.skipIf(process.platform === "win32")("Listener.pause()", () => {
     while ((await listener.waiting()) !== true) await Bun.sleep(5);
     listener.resume();
     expect(await greeting).toBe("hello");
+    listener.stop();
+    listenTcp({ host: "127.0.0.1", port, highWater }, greet).stop();
+  });
+
+  test("stops listening when no descriptor is left to wait with, and listens again", async () => {
+    const listener = listenTcp({ host: "127.0.0.1", port: 0, highWater }, greet);
+    const none = spyOn(libc, "duplicate").mockReturnValue(undefined);
+    expect(await listener.pause()).toBe(true);
+    expect(await listener.pause()).toBe(true);
+    expect(await listener.waiting()).toBeUndefined();
+    expect(await greeted(listener.port).catch(String)).toContain("ECONNREFUSED");
+    none.mockRestore();
+    listener.resume();
+    expect(await greeted(listener.port)).toBe("hello");
+    listener.stop();
+  });
+
+  test("needs no descriptor for a socket that cannot be had again", async () => {
+    const [socket] = openListeningSockets("127.0.0.1", 0, 1);
+    if (socket === undefined) throw new Error("there is none");
+    const { fd, port } = socket;
+    const listener = listenTcp({ host: "127.0.0.1", port, highWater, fd }, greet);
+    expect(await greeted(port)).toBe("hello");
+    const none = spyOn(libc, "duplicate").mockReturnValue(undefined);
+    expect(await listener.pause()).toBe(true);
+    const greeting = greeted(port);
+    while ((await listener.waiting()) !== true) await Bun.sleep(5);
+    listener.resume();
+    expect(await greeting).toBe("hello");
+    // Now there is none, and none to be had: those who come are closed, until there is.
+    expect(await listener.pause()).toBe(false);
+    expect(listener.shed).toBe(0);
+    const socketOfOne = connect({ host: "127.0.0.1", port });
+    await eventually(() => listener.shed === 1);
+    socketOfOne.destroy();
+    none.mockRestore();
+    listener.resume();
+    expect(await greeted(port)).toBe("hello");
     listener.stop();
     listenTcp({ host: "127.0.0.1", port, highWater }, greet).stop();
   });
