@@ -2,6 +2,7 @@ import type { SessionEvent } from "../core/events.ts";
 import type { Logger } from "../core/logger.ts";
 import { type NetworkChange, NetworkWatch } from "../net/network-watch.ts";
 import { formatOutboundProxy } from "../net/outbound-proxy.ts";
+import type { Round, Rounds } from "../net/rounds.ts";
 import type { LogCounts } from "../observe/figures.ts";
 import type { LevelLogger } from "../observe/log.ts";
 import { SessionLog } from "../observe/session-log.ts";
@@ -10,8 +11,7 @@ import type { HelloClaims } from "../proxy/fake-tls.ts";
 import type { Gate } from "../proxy/gate.ts";
 import { ReplayBudget } from "../proxy/replay.ts";
 import { ProxyServer } from "../proxy/server.ts";
-import { probeWay } from "../upstream/probe.ts";
-import { type ProbeReport, Restorer } from "../upstream/restorer.ts";
+import { type Probe, type ProbeReport, Restorer } from "../upstream/restorer.ts";
 import type { ProcessRoom } from "./build-gate.ts";
 import type { RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
@@ -39,6 +39,8 @@ export interface ServiceDeps {
   readonly hellos: HelloClaims;
   readonly state: State;
   readonly room: ProcessRoom;
+  /** When what goes on regularly is looked after. */
+  readonly rounds: Rounds;
   /** Whether this process writes down what was learned about routes. */
   readonly keepsRoutes: boolean;
 }
@@ -52,7 +54,7 @@ export class Service {
   readonly #restorer: Restorer;
   readonly #make: (settings: Settings, before: Setup) => Promise<Setup>;
   readonly #network: NetworkWatch;
-  readonly #keeping: ReturnType<typeof setInterval> | undefined;
+  readonly #keeping: Round | undefined;
   #setup: Setup;
   /** By routes: how many setups have them whose sessions are not all gone. */
   readonly #uses = new Map<RouteSet, number>();
@@ -73,7 +75,7 @@ export class Service {
       log: () => log.counts,
     });
     const sessionLog = new SessionLog(log);
-    const restorer = new Restorer(state.standings, probeWay, (report) => sayProbe(report, log));
+    const restorer = new Restorer(state.standings, probe, (report) => sayProbe(report, log));
     const observe = (event: SessionEvent): void => {
       stats.observe(event);
       sessionLog.observe(event);
@@ -89,6 +91,7 @@ export class Service {
         fd: socket?.fd,
         quiet: QUIET_LIMITS,
         limits: deps.room.limitsOf(config),
+        rounds: deps.rounds,
         relieve: () => service.#setup.routes.relieve(),
       },
       setup.deps,
@@ -118,8 +121,8 @@ export class Service {
     made.setup.routes.domainList?.start();
     made.setup.disguise?.cover.start();
     this.#sayProxy(made.setup);
-    this.#network = new NetworkWatch((change) => this.#onNetworkChange(change));
-    this.#keeping = deps.keepsRoutes ? setInterval(() => this.#keepRoutes(), KEEP_MS) : undefined;
+    this.#network = new NetworkWatch((change) => this.#onNetworkChange(change), undefined, deps.rounds);
+    this.#keeping = deps.keepsRoutes ? deps.rounds.every(KEEP_MS, () => this.#keepRoutes()) : undefined;
   }
 
   /**
@@ -169,7 +172,7 @@ export class Service {
   #end(): void {
     // After the sessions, whose bytes may go through one of its tunnels.
     for (const routes of this.#uses.keys()) routes.close();
-    clearInterval(this.#keeping);
+    this.#keeping?.stop();
     if (this.#deps.keepsRoutes) this.#keepRoutes();
   }
 
@@ -208,6 +211,9 @@ export class Service {
       .catch((error: unknown) => log.error(error instanceof Error ? error.message : String(error)));
   }
 }
+
+/** Loaded by need: while the best way works, nothing is probed. */
+const probe: Probe = async (...args) => (await import("../upstream/probe.ts")).probeWay(...args);
 
 function sayProbe({ target, way, code }: ProbeReport, log: Logger): void {
   const outcome = code === undefined ? "works again" : `still fails: ${code}`;

@@ -1,8 +1,10 @@
 import { join } from "node:path";
 import type { StateFileError } from "../config/state-file.ts";
-import { USAGE_FILE, UsageStore } from "../config/usage-store.ts";
+import type { UsageStore } from "../config/usage-store.ts";
+import type { Round, Rounds } from "../net/rounds.ts";
 import type { Usage } from "../proxy/gate-user.ts";
 import type { LocalGate } from "../proxy/local-gate.ts";
+import { USAGE_FILE } from "./state.ts";
 
 /** What was moved in so much time is not counted when the program is killed, in milliseconds; and what was not told yet. */
 const WRITE_MS = 2_000;
@@ -11,23 +13,31 @@ const WRITE_MS = 2_000;
 export class UsageKeeper {
   readonly #gate: LocalGate;
   readonly #folder: string | undefined;
+  readonly #rounds: Rounds;
   readonly #onFailed: (error: StateFileError) => void;
   #store: UsageStore | undefined;
   #pending = new Map<string, Usage>();
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #round: Round | undefined;
 
   /** @param folder Where the database is; without one, what was moved counts until the program ends. */
-  constructor(gate: LocalGate, folder: string | undefined, onFailed: (error: StateFileError) => void) {
+  constructor(
+    gate: LocalGate,
+    folder: string | undefined,
+    rounds: Rounds,
+    onFailed: (error: StateFileError) => void,
+  ) {
     this.#gate = gate;
     this.#folder = folder;
+    this.#rounds = rounds;
     this.#onFailed = onFailed;
   }
 
   /** Keeps it from now on, and has the gate know what there was before. Again: users may have come since. */
   async start(): Promise<void> {
     if (this.#folder === undefined) return;
+    const { UsageStore } = await import("../config/usage-store.ts"); // a proxy without users does without
     this.#store ??= await UsageStore.open(join(this.#folder, USAGE_FILE), this.#onFailed);
-    this.#timer ??= setInterval(() => this.#write(), WRITE_MS);
+    this.#round ??= this.#rounds.every(WRITE_MS, () => this.#write());
     this.#write();
   }
 
@@ -41,7 +51,7 @@ export class UsageKeeper {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#round?.stop();
     this.#write();
     this.#store?.close();
   }
