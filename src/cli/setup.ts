@@ -12,7 +12,6 @@ import type { SessionDeps } from "../proxy/session.ts";
 import type { Restorer } from "../upstream/restorer.ts";
 import { buildRoutes, type RouteCounts, type RouteDeps, type RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
-import { readAddressLists } from "./read-address-lists.ts";
 import type { State } from "./state.ts";
 import { readTrust } from "./trust.ts";
 
@@ -72,7 +71,10 @@ export async function makeSetup(
 ): Promise<Setup> {
   const { log, gate, hellos, state, replays, restorer, counts, observe, port } = parts;
   const trust = await readTrust(config);
-  const addresses = await readAddressLists(config);
+  const limitsAddresses = config.allow.length > 0 || config.deny.length > 0; // few do
+  const addresses = limitsAddresses
+    ? (await (await import("./read-address-lists.ts")).readAddressLists(config)).lists
+    : undefined;
   const routesKey = createHash("sha256")
     .update(JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca]))
     .digest("hex");
@@ -106,7 +108,7 @@ export async function makeSetup(
     disguise,
     trustedProxies: config.proxyProtocol ? config.trustedProxies : undefined,
     gate,
-    addresses: addresses.lists,
+    addresses,
     routes: routes.routes,
     standings: state.standings,
     replays,
