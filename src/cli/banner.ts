@@ -1,4 +1,4 @@
-import { renderUnicodeCompact } from "uqr";
+import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import { DC_NUMBERS } from "../protocol/mtproto/dc.ts";
 import { webSocketDc } from "../protocol/mtproto/dc-addresses.ts";
@@ -14,8 +14,15 @@ export interface BannerFacts {
   /** The port that is really listened on. */
   readonly port: number;
   readonly secrets: readonly NamedSecret[];
-  /** Whether to draw a QR code. */
-  readonly qr: boolean;
+  /** Without it, no QR code is drawn. */
+  readonly drawQrCode: ((text: string) => readonly string[]) | undefined;
+}
+
+const STDOUT = 1;
+
+/** What draws QR codes, loaded where somebody can see them; `undefined` unless standard output is a terminal. */
+export async function loadQrCodes(): Promise<BannerFacts["drawQrCode"]> {
+  return isatty(STDOUT) ? (await import("./qr-code.ts")).drawQrCode : undefined; // a service does without
 }
 
 /** Columns that lists are broken at; links are as long as they are. */
@@ -56,11 +63,11 @@ function formatFirstLinks(facts: BannerFacts): string[] {
 }
 
 /** The links for every secret, in each form that it is accepted in; the QR code is for the first of all. */
-export function formatLinks({ config, port, secrets, qr }: Omit<BannerFacts, "version">): string[] {
+export function formatLinks({ config, port, secrets, drawQrCode }: Omit<BannerFacts, "version">): string[] {
   const forms = listForms(config);
   const host = linkHost(config.host);
   const lines: string[] = [];
-  let drawn = !qr;
+  let drawn = false;
   for (const { name, key } of secrets) {
     for (const form of forms) {
       const links = formatProxyLinks({ host, port, key, form });
@@ -70,7 +77,7 @@ export function formatLinks({ config, port, secrets, qr }: Omit<BannerFacts, "ve
       ];
       if (labels.length > 0) lines.push("", `  ${labels.join(", ")}`);
       lines.push(`  Open in app   ${links.tg}`, `  Share         ${links.https}`);
-      if (!drawn) lines.push("", ...drawQrCode(links.https));
+      if (!drawn && drawQrCode !== undefined) lines.push("", ...drawQrCode(links.https));
       drawn = true;
     }
   }
@@ -107,12 +114,6 @@ function prefixOf(form: SecretForm): string {
 
 function describeForm(form: SecretForm): string {
   return typeof form === "object" ? form.fakeTls : "without fake TLS";
-}
-
-function drawQrCode(text: string): string[] {
-  return renderUnicodeCompact(text, { border: 2 })
-    .split("\n")
-    .map((row) => `  ${row}`);
 }
 
 /** Which site the proxy passes for, when it does. */

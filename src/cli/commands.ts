@@ -1,4 +1,3 @@
-import { isatty } from "node:tty";
 import packageJson from "../../package.json" with { type: "json" };
 import type { Config } from "../config/config.ts";
 import { FIELD_NAMES, type FieldName } from "../config/fields.ts";
@@ -6,7 +5,7 @@ import type { LoadedConfig } from "../config/load-config.ts";
 import { type OtherFlags, readFlags } from "../config/read-flags.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import { ConfigError } from "../core/errors.ts";
-import { formatLinks } from "./banner.ts";
+import { formatLinks, loadQrCodes } from "./banner.ts";
 import { type Command, flagOf, loadFor, NO_SWITCHES, takeOwnArgs } from "./command.ts";
 import { CONFIG_COMMANDS } from "./config-commands.ts";
 import { isLoopback } from "./lan-address.ts";
@@ -33,16 +32,16 @@ const link: Command = {
   switches: NO_SWITCHES,
   fields: LINK_FIELDS,
   takesAll: true,
-  run: (rawArgs) => {
+  run: async (rawArgs) => {
     const config = readConfig(rawArgs);
     if (config.port === 0)
       throw new ConfigError([{ path: "--port", message: "0: a link needs the real port" }]);
     const secrets = resolveSecrets(config);
-    const qr = isatty(1);
     for (const warning of config.warnings) console.error(`tgws: ${warning}`);
     if (config.proxyProtocol && isLoopback(config.host))
       console.error("tgws: people reach the proxy before this one: name it with --host and --port");
-    console.log(formatLinks({ config, port: config.port, secrets, qr }).join("\n"));
+    const drawQrCode = await loadQrCodes();
+    console.log(formatLinks({ config, port: config.port, secrets, drawQrCode }).join("\n"));
     return undefined;
   },
 };
@@ -150,13 +149,14 @@ function load(rawArgs: readonly string[], switches: ReadonlyMap<string, string> 
 
 /** Switches of this command, and of the others: `--deep` belongs to `tgws doctor`. */
 function otherFlags(switches: ReadonlyMap<string, string>): OtherFlags {
-  const owners = new Map<string, string[]>();
+  return { own: [...switches.keys()].map(flagOf), elsewhere: ownersOf };
+}
+
+/** The commands that have a flag of their own, `undefined` when none has. */
+function ownersOf(flag: string): string | undefined {
   const all = [...COMMANDS.values()].flatMap((one) => [one, ...(one.commands?.values() ?? [])]);
-  for (const { usage, switches: known } of all) {
-    for (const path of [...known.keys()].map(flagOf)) owners.set(path, [...(owners.get(path) ?? []), usage]);
-  }
-  const elsewhere = new Map([...owners].map(([path, usages]) => [path, enumerate(usages)]));
-  return { own: [...switches.keys()].map(flagOf), elsewhere };
+  const owners = all.filter(({ switches }) => [...switches.keys()].some((label) => flagOf(label) === flag));
+  return owners.length === 0 ? undefined : enumerate(owners.map(({ usage }) => usage));
 }
 
 /** `a`, `a and b`, `a, b and c`. */

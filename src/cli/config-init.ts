@@ -1,11 +1,10 @@
-import { isatty } from "node:tty";
 import { editFile } from "../config/edit-file.ts";
 import { FIELD_NAMES, FIELDS, type Field, type FieldName } from "../config/fields.ts";
 import { configFilePath } from "../config/load-config.ts";
 import { generateSecret, readKeptSecret } from "../config/secret-store.ts";
 import { formatStarterFile, type StarterFile } from "../config/starter-file.ts";
 import { ConfigError } from "../core/errors.ts";
-import { formatLinks } from "./banner.ts";
+import { formatLinks, loadQrCodes } from "./banner.ts";
 import { loadFor, surroundingsOf } from "./command.ts";
 import { stateFolder } from "./state.ts";
 
@@ -65,9 +64,8 @@ export async function writeStarter(
     key: Uint8Array.fromHex(starter.user.secret),
   };
   if (config.port === 0) return; // a link needs the real port
-  console.log(
-    ["", ...formatLinks({ config, port: config.port, secrets: [{ name, key }], qr: isatty(1) })].join("\n"),
-  );
+  const links = { config, port: config.port, secrets: [{ name, key }], drawQrCode: await loadQrCodes() };
+  console.log(["", ...formatLinks(links)].join("\n"));
 }
 
 /** What flags say that can stand in a file. @throws {ConfigError} */

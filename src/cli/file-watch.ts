@@ -1,4 +1,5 @@
 import { statSync } from "node:fs";
+import { type Round, Rounds } from "../net/rounds.ts";
 
 /** How often files are looked at, in milliseconds. */
 const LOOK_MS = 1_000;
@@ -21,33 +22,38 @@ export function lookAt(paths: readonly string[]): FileStates {
  */
 export class FileWatch {
   readonly #onChange: () => void;
+  readonly #rounds: Rounds;
   /** By path: how it was when it was last acted upon. */
   #files: FileStates = new Map();
   /** How the files were at the last look, when that was a change: it is acted upon when it lasts. */
   #pending: string | undefined;
   #missing = 0;
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #round: Round | undefined;
 
   /** @param onChange Must not throw. */
-  constructor(onChange: () => void) {
+  constructor(onChange: () => void, rounds: Rounds = new Rounds()) {
     this.#onChange = onChange;
+    this.#rounds = rounds;
   }
 
   /** Watches these files from now on. @param files How they were when they were read, from {@link lookAt}. */
   watch(files: FileStates): void {
     this.#files = files;
     this.#pending = undefined;
-    if (files.size > 0) this.#timer ??= setInterval(() => this.#look(), LOOK_MS);
+    if (files.size > 0) this.#round ??= this.#rounds.every(LOOK_MS, () => this.#look());
   }
 
   stop(): void {
-    clearInterval(this.#timer);
-    this.#timer = undefined;
+    this.#round?.stop();
+    this.#round = undefined;
   }
 
   #look(): void {
-    const now = lookAt([...this.#files.keys()]);
-    const changed = [...now].filter(([path, state]) => this.#files.get(path) !== state);
+    const changed: [path: string, state: string][] = [];
+    for (const [path, before] of this.#files) {
+      const now = look(path);
+      if (now !== before) changed.push([path, now]);
+    }
     if (changed.length === 0) {
       this.#pending = undefined;
       return;
@@ -61,7 +67,7 @@ export class FileWatch {
     }
     this.#missing += 1;
     if (changed.some(([, how]) => how === MISSING) && this.#missing < MISSING_LOOKS) return;
-    this.#files = now;
+    this.#files = new Map([...this.#files, ...changed]);
     this.#pending = undefined;
     this.#onChange();
   }
@@ -71,8 +77,9 @@ const MISSING = "missing";
 
 function look(path: string): string {
   try {
-    const { mtimeMs, size, ino } = statSync(path);
-    return `${mtimeMs} ${size} ${ino}`;
+    // Without an error for what is not there: that may stay so for as long as the program runs.
+    const status = statSync(path, { throwIfNoEntry: false });
+    return status === undefined ? MISSING : `${status.mtimeMs} ${status.size} ${status.ino}`;
   } catch {
     return MISSING;
   }

@@ -1,3 +1,4 @@
+import type { Round } from "../net/rounds.ts";
 import type { Readiness } from "../observe/status-report.ts";
 import type { Usage } from "../proxy/gate-user.ts";
 import type { Collected, Engine, Settings } from "./engine.ts";
@@ -15,7 +16,7 @@ export interface LocalEngineDeps extends ServiceDeps {
 export class LocalEngine implements Engine {
   readonly #service: Service;
   readonly #deps: LocalEngineDeps;
-  readonly #tally: ReturnType<typeof setInterval>;
+  readonly #tally: Round;
   readonly #startedAt = Date.now();
   #stopping = false;
 
@@ -27,7 +28,7 @@ export class LocalEngine implements Engine {
   private constructor(service: Service, deps: LocalEngineDeps) {
     this.#service = service;
     this.#deps = deps;
-    this.#tally = setInterval(() => deps.onUsed(service.server.tally()), TALLY_MS);
+    this.#tally = deps.rounds.every(TALLY_MS, () => deps.onUsed(service.server.tally()));
   }
 
   get port(): number {
@@ -75,7 +76,7 @@ export class LocalEngine implements Engine {
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;
     await this.#service.stop(graceMs);
-    clearInterval(this.#tally);
+    this.#tally.stop();
     this.#deps.onUsed(this.#service.server.tally());
   }
 }

@@ -4,6 +4,7 @@ import { FIELD_NAMES, FIELDS, type FieldName, type RawConfig } from "../config/f
 import type { LoadedConfig } from "../config/load-config.ts";
 import { ConfigError } from "../core/errors.ts";
 import type { Logger } from "../core/logger.ts";
+import type { Rounds } from "../net/rounds.ts";
 import { type FileStates, FileWatch, lookAt } from "./file-watch.ts";
 
 /** What a {@link Reloader} works with. */
@@ -16,6 +17,8 @@ export interface ReloaderOptions {
   /** Uses it from now on. @throws {Error} When that cannot be; then nothing has changed. */
   readonly apply: (loaded: LoadedConfig) => Promise<void>;
   readonly log: Logger;
+  /** When its files are looked at. */
+  readonly rounds?: Rounds;
 }
 
 /** Reads the configuration again when it is told to, or a file has changed, and keeps the old one when it is broken. */
@@ -33,7 +36,7 @@ export class Reloader {
   constructor(options: ReloaderOptions) {
     this.#options = options;
     this.#current = options.current;
-    this.#watch = new FileWatch(() => this.reload());
+    this.#watch = new FileWatch(() => this.reload(), options.rounds);
     this.#watch.watch(options.files);
   }
 

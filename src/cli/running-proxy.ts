@@ -1,5 +1,6 @@
 import type { LoadedConfig } from "../config/load-config.ts";
 import type { ListeningSocket } from "../net/listening-socket.ts";
+import { type Round, Rounds } from "../net/rounds.ts";
 import type { ProcessLogger } from "../observe/log.ts";
 import { LagWatch, readProcessFigures } from "../observe/process-figures.ts";
 import { formatStatLines, formatSummary } from "../observe/stats-text.ts";
@@ -51,7 +52,7 @@ export class RunningProxy {
   /** What it measures is shown by the status server only. */
   readonly #lag: LagWatch | undefined;
   readonly #startedAt = Date.now();
-  readonly #timers: readonly ReturnType<typeof setInterval>[];
+  readonly #rounds: readonly Round[];
   #lastSummary: string | undefined;
 
   /** Serves from now on. @throws {StartError} @throws {ConfigError} */
@@ -59,6 +60,7 @@ export class RunningProxy {
     const { loaded, log, known, sockets, state } = parts;
     const files = lookAtFilesOf(loaded); // now: a start may take seconds, and they may change meanwhile
     let engine: Engine | undefined;
+    const rounds = new Rounds();
     const gate = new LocalGate({
       onRevoked: (users) => engine?.revoke(users),
       onRate: (user, rate) => engine?.setRate(user, rate),
@@ -66,6 +68,7 @@ export class RunningProxy {
     const usage = new UsageKeeper({
       gate,
       folder: state.folder,
+      rounds,
       onFailed: (error) => log.warn(error.message),
       onReset: (users) => engine?.forget(users),
     });
@@ -84,12 +87,12 @@ export class RunningProxy {
       const { WorkerEngine } = await import("./worker-engine.ts"); // few have workers
       engine = await WorkerEngine.start(settings, { ...shared, sockets });
     } else {
-      const own = { socket: sockets?.[0], state, room, keepsRoutes: true };
+      const own = { socket: sockets?.[0], state, room, rounds, keepsRoutes: true };
       engine = await LocalEngine.start(settings, { ...shared, ...own });
     }
     const warning = room.warningOf(loaded.config, sockets?.length ?? 1);
     if (warning !== undefined) log.warn(warning);
-    return new RunningProxy(parts, { files, gate, rules, usage, engine });
+    return new RunningProxy(parts, { files, gate, rules, usage, engine, rounds });
   }
 
   private constructor(
@@ -100,6 +103,7 @@ export class RunningProxy {
       readonly rules: GateRules;
       readonly usage: UsageKeeper;
       readonly engine: Engine;
+      readonly rounds: Rounds;
     },
   ) {
     const { loaded: current, load, log } = parts;
@@ -109,11 +113,12 @@ export class RunningProxy {
     this.#usage = made.usage;
     this.#engine = made.engine;
     this.#lag = current.config.status === undefined ? undefined : new LagWatch();
-    const { files } = made;
-    this.#reloader = new Reloader({ current, files, load, apply: (loaded) => this.#apply(loaded), log });
-    this.#timers = [
-      setInterval(() => made.gate.look(), LOOK_MS),
-      setInterval(() => void this.#summarize(), SUMMARY_MS),
+    const { files, rounds } = made;
+    const apply = (loaded: LoadedConfig): Promise<void> => this.#apply(loaded);
+    this.#reloader = new Reloader({ current, files, load, apply, log, rounds });
+    this.#rounds = [
+      rounds.every(LOOK_MS, () => made.gate.look()),
+      rounds.every(SUMMARY_MS, () => void this.#summarize()),
     ];
   }
 
@@ -165,7 +170,7 @@ export class RunningProxy {
   async stop(): Promise<void> {
     const { log } = this.#parts;
     this.#reloader.stop();
-    for (const timer of this.#timers) clearInterval(timer);
+    for (const round of this.#rounds) round.stop();
     await this.#engine.stop(GRACE_MS);
     this.#usage.close();
     this.#lag?.stop();

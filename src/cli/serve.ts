@@ -1,7 +1,6 @@
 import { accessSync, constants } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, resolve } from "node:path";
-import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import type { LoadedConfig } from "../config/load-config.ts";
 import { StartError } from "../core/errors.ts";
@@ -9,7 +8,7 @@ import type { HttpServer } from "../observe/http-server.ts";
 import { createLogger } from "../observe/log.ts";
 import { hideKnownKeys } from "../observe/log-guard.ts";
 import type { StatusReport } from "../observe/status-report.ts";
-import { formatBanner } from "./banner.ts";
+import { formatBanner, loadQrCodes } from "./banner.ts";
 import { type KnownKeys, RunningProxy } from "./running-proxy.ts";
 import { resolveSecrets } from "./secrets.ts";
 import { Signals } from "./signals.ts";
@@ -45,9 +44,8 @@ export async function serve(load: () => LoadedConfig, version: string): Promise<
     restart: () => proxy.restart(),
   });
   survive(log);
-  console.log(
-    formatBanner({ version, config, port: proxy.port, secrets: resolveSecrets(config), qr: isatty(1) }),
-  );
+  const secrets = resolveSecrets(config);
+  console.log(formatBanner({ version, config, port: proxy.port, secrets, drawQrCode: await loadQrCodes() }));
   if (status !== undefined) log.info(`metrics and health: http://${formatHost(config)}:${status.port}/`);
   for (const warning of [...loaded.warnings, ...workers.warnings, ...warnings]) log.warn(warning);
   if (loaded.file !== undefined && !isReadable(loaded.file))

@@ -1,7 +1,10 @@
+import { RouteError } from "../core/errors.ts";
 import type { SessionEvent } from "../core/events.ts";
 import type { Logger } from "../core/logger.ts";
+import { SHORT_OF_DESCRIPTORS } from "../net/descriptors.ts";
 import { type NetworkChange, NetworkWatch } from "../net/network-watch.ts";
 import { formatOutboundProxy } from "../net/outbound-proxy.ts";
+import type { Round, Rounds } from "../net/rounds.ts";
 import type { LogCounts } from "../observe/figures.ts";
 import type { LevelLogger } from "../observe/log.ts";
 import { SessionLog } from "../observe/session-log.ts";
@@ -10,8 +13,7 @@ import type { HelloClaims } from "../proxy/fake-tls.ts";
 import type { Gate } from "../proxy/gate.ts";
 import { ReplayBudget } from "../proxy/replay.ts";
 import { ProxyServer } from "../proxy/server.ts";
-import { probeWay } from "../upstream/probe.ts";
-import { type ProbeReport, Restorer } from "../upstream/restorer.ts";
+import { type Probe, type ProbeReport, Restorer } from "../upstream/restorer.ts";
 import type { ProcessRoom } from "./build-gate.ts";
 import type { RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
@@ -39,6 +41,8 @@ export interface ServiceDeps {
   readonly hellos: HelloClaims;
   readonly state: State;
   readonly room: ProcessRoom;
+  /** When what goes on regularly is looked after. */
+  readonly rounds: Rounds;
   /** Whether this process writes down what was learned about routes. */
   readonly keepsRoutes: boolean;
 }
@@ -52,7 +56,7 @@ export class Service {
   readonly #restorer: Restorer;
   readonly #make: (settings: Settings, before: Setup) => Promise<Setup>;
   readonly #network: NetworkWatch;
-  readonly #keeping: ReturnType<typeof setInterval> | undefined;
+  readonly #keeping: Round | undefined;
   #setup: Setup;
   /** By routes: how many setups have them whose sessions are not all gone. */
   readonly #uses = new Map<RouteSet, number>();
@@ -73,7 +77,7 @@ export class Service {
       log: () => log.counts,
     });
     const sessionLog = new SessionLog(log);
-    const restorer = new Restorer(state.standings, probeWay, (report) => sayProbe(report, log));
+    const restorer = new Restorer(state.standings, probe, (report) => sayProbe(report, log));
     const observe = (event: SessionEvent): void => {
       stats.observe(event);
       sessionLog.observe(event);
@@ -89,6 +93,7 @@ export class Service {
         fd: socket?.fd,
         quiet: QUIET_LIMITS,
         limits: deps.room.limitsOf(config),
+        rounds: deps.rounds,
         relieve: () => service.#setup.routes.relieve(),
       },
       setup.deps,
@@ -118,8 +123,8 @@ export class Service {
     made.setup.routes.domainList?.start();
     made.setup.disguise?.cover.start();
     this.#sayProxy(made.setup);
-    this.#network = new NetworkWatch((change) => this.#onNetworkChange(change));
-    this.#keeping = deps.keepsRoutes ? setInterval(() => this.#keepRoutes(), KEEP_MS) : undefined;
+    this.#network = new NetworkWatch((change) => this.#onNetworkChange(change), undefined, deps.rounds);
+    this.#keeping = deps.keepsRoutes ? deps.rounds.every(KEEP_MS, () => this.#keepRoutes()) : undefined;
   }
 
   /**
@@ -162,7 +167,7 @@ export class Service {
 
   #leave(): void {
     // Now, and not with the last session: by then somebody who has taken its place keeps what was learned since.
-    clearInterval(this.#keeping);
+    this.#keeping?.stop();
     if (this.#deps.keepsRoutes) this.#keepRoutes();
     this.#network.stop();
     this.#restorer.close();
@@ -209,6 +214,15 @@ export class Service {
       .catch((error: unknown) => log.error(error instanceof Error ? error.message : String(error)));
   }
 }
+
+/** Loaded by need: while the best way works, nothing is probed. */
+const probe: Probe = async (...args) => {
+  const { probeWay } = await import("../upstream/probe.ts").catch((cause: unknown) => {
+    // From source, a module is a file to open.
+    throw new RouteError("LOCAL", SHORT_OF_DESCRIPTORS, { cause });
+  });
+  return probeWay(...args);
+};
 
 function sayProbe({ target, way, code }: ProbeReport, log: Logger): void {
   const outcome = code === undefined ? "works again" : `still fails: ${code}`;

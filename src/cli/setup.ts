@@ -13,7 +13,6 @@ import type { Restorer } from "../upstream/restorer.ts";
 import { buildRoutes, type RouteCounts, type RouteDeps, type RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
 import { readerOf } from "./named-files.ts";
-import { readAddressLists } from "./read-address-lists.ts";
 import type { State } from "./state.ts";
 import { readTrust } from "./trust.ts";
 
@@ -74,7 +73,10 @@ export async function makeSetup(
   const { log, gate, hellos, state, replays, restorer, counts, observe, port } = parts;
   const readText = readerOf(files);
   const trust = await readTrust(config, readText);
-  const addresses = await readAddressLists(config, readText);
+  const limitsAddresses = config.allow.length > 0 || config.deny.length > 0; // few do
+  const addresses = limitsAddresses
+    ? (await (await import("./read-address-lists.ts")).readAddressLists(config, readText)).lists
+    : undefined;
   const routesKey = createHash("sha256")
     .update(JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca]))
     .digest("hex");
@@ -108,7 +110,7 @@ export async function makeSetup(
     disguise,
     trustedProxies: config.proxyProtocol ? config.trustedProxies : undefined,
     gate,
-    addresses: addresses.lists,
+    addresses,
     routes: routes.routes,
     standings: state.standings,
     replays,

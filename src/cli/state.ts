@@ -4,9 +4,11 @@ import { AppendFile } from "../config/append-file.ts";
 import { DEFAULT_CF_LIST_URL } from "../config/config.ts";
 import { configFolder } from "../config/secret-store.ts";
 import { StateFile, type StateFileError } from "../config/state-file.ts";
-import { USAGE_FILE } from "../config/usage-store.ts";
 import { StartError } from "../core/errors.ts";
 import { Standings } from "../upstream/standings.ts";
+
+/** The database of what users have moved, in the configuration folder. */
+export const USAGE_FILE = "usage.db";
 
 /** What is learned while running and kept for the next start. */
 export interface State {

@@ -1,8 +1,10 @@
 import { join } from "node:path";
 import type { StateFileError } from "../config/state-file.ts";
-import { USAGE_FILE, UsageStore } from "../config/usage-store.ts";
+import type { UsageStore } from "../config/usage-store.ts";
+import type { Round, Rounds } from "../net/rounds.ts";
 import type { Usage } from "../proxy/gate-user.ts";
 import type { LocalGate } from "../proxy/local-gate.ts";
+import { USAGE_FILE } from "./state.ts";
 
 /** What was moved in so much time is not counted when the program is killed, in milliseconds; and what was not told yet. */
 const WRITE_MS = 2_000;
@@ -12,6 +14,7 @@ export interface UsageKeeperOptions {
   readonly gate: LocalGate;
   /** Where the database is; without one, what was moved counts until the program ends. */
   readonly folder: string | undefined;
+  readonly rounds: Rounds;
   readonly onFailed: (error: StateFileError) => void;
   /** The count of these users was set to zero: what they have moved until now must not be told any more. */
   readonly onReset: (users: ReadonlySet<string>) => void;
@@ -22,7 +25,7 @@ export class UsageKeeper {
   readonly #options: UsageKeeperOptions;
   #store: UsageStore | undefined;
   #pending = new Map<string, Usage>();
-  #timer: ReturnType<typeof setInterval> | undefined;
+  #round: Round | undefined;
 
   constructor(options: UsageKeeperOptions) {
     this.#options = options;
@@ -30,10 +33,11 @@ export class UsageKeeper {
 
   /** Keeps it from now on, and has the gate know what there was before. Again: users may have come since. */
   async start(): Promise<void> {
-    const { folder, onFailed } = this.#options;
+    const { folder, rounds, onFailed } = this.#options;
     if (folder === undefined) return;
+    const { UsageStore } = await import("../config/usage-store.ts"); // a proxy without users does without
     this.#store ??= await UsageStore.open(join(folder, USAGE_FILE), onFailed);
-    this.#timer ??= setInterval(() => this.#write(), WRITE_MS);
+    this.#round ??= rounds.every(WRITE_MS, () => this.#write());
     this.#write();
   }
 
@@ -47,7 +51,7 @@ export class UsageKeeper {
   }
 
   close(): void {
-    clearInterval(this.#timer);
+    this.#round?.stop();
     this.#write();
     this.#store?.close();
   }

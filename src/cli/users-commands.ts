@@ -69,7 +69,7 @@ const link: Command = {
     const args = takeOwnArgs(rawArgs, NO_SWITCHES, 1);
     const name = needOperand(args, "NAME", link.usage);
     const { printLinks } = await import("./users-list.ts");
-    printLinks(name, args.rest);
+    await printLinks(name, args.rest);
     return undefined;
   },
 };

@@ -1,5 +1,4 @@
 import { existsSync } from "node:fs";
-import { isatty } from "node:tty";
 import type { Config } from "../config/config.ts";
 import { editFile } from "../config/edit-file.ts";
 import { addUser, changeUser, removeUser, type UserChanges, userNames } from "../config/edit-users.ts";
@@ -13,7 +12,7 @@ import { readPolicy } from "../config/user-policy.ts";
 import { isUserName, mayBePartOfKey } from "../config/users.ts";
 import { ConfigError, type ConfigIssue, FormatError, StartError } from "../core/errors.ts";
 import { looksLikeSecret, parseSecretText } from "../protocol/mtproto/secret.ts";
-import { formatLinks } from "./banner.ts";
+import { formatLinks, loadQrCodes } from "./banner.ts";
 import { loadFor, type OwnArgs, surroundingsOf } from "./command.ts";
 import { FIRST_USER, keptSecret } from "./config-init.ts";
 import { usagePath } from "./state.ts";
@@ -49,7 +48,7 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
   const config = reload(rest);
   console.log(`Added ${name} to ${path}`);
   if (kept) console.log(`Added ${FIRST_USER}, too: the secret that was served so far`);
-  if (config.port !== 0) printUserLinks(config, name); // a link needs the real port
+  if (config.port !== 0) await printUserLinks(config, name); // a link needs the real port
 }
 
 /** Changes the limits of a user, or the secret. @throws {ConfigError | StartError} */
@@ -104,11 +103,12 @@ export async function resetUsage(name: string, { rest }: OwnArgs): Promise<void>
 }
 
 /** Prints the links of one user. */
-export function printUserLinks(config: Config, name: string): void {
+export async function printUserLinks(config: Config, name: string): Promise<void> {
   const secrets = config.secrets.filter((secret) => secret.name === name);
   if (config.port === 0)
     throw new ConfigError([{ path: "--port", message: "0: a link needs the real port" }]);
-  console.log(["", ...formatLinks({ config, port: config.port, secrets, qr: isatty(1) })].join("\n"));
+  const drawQrCode = await loadQrCodes();
+  console.log(["", ...formatLinks({ config, port: config.port, secrets, drawQrCode })].join("\n"));
 }
 
 /** @throws {ConfigError} That there is no such user, and who may be meant. */

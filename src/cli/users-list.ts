@@ -47,10 +47,10 @@ export async function printUsers(
 }
 
 /** Prints the links of one user. @throws {ConfigError} When there is none of this name. */
-export function printLinks(name: string, rest: readonly string[]): void {
+export async function printLinks(name: string, rest: readonly string[]): Promise<void> {
   const { config } = loadFor(rest);
   if (!config.users.some((user) => user.name === name)) throw notThere(name, config);
-  printUserLinks(config, name);
+  await printUserLinks(config, name);
 }
 
 /** A table for people. */

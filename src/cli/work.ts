@@ -1,5 +1,6 @@
 import { ConfigError, StartError } from "../core/errors.ts";
 import { closeDescriptor, duplicate } from "../net/libc.ts";
+import { type Round, Rounds } from "../net/rounds.ts";
 import { createRecordLogger, type ProcessLogger } from "../observe/log.ts";
 import { hideKnownKeys } from "../observe/log-guard.ts";
 import type { LogRecord } from "../observe/log-record.ts";
@@ -50,7 +51,7 @@ class WorkerRun {
   readonly #gate: RemoteGate;
   readonly #hellos: RemoteHellos;
   #lag: LagWatch | undefined;
-  readonly #timers: ReturnType<typeof setInterval>[] = [];
+  readonly #rounds: Round[] = [];
   /** No log line may have them in it. */
   #keys: readonly Uint8Array[] = [];
   #records: LogRecord[] = [];
@@ -181,6 +182,7 @@ class WorkerRun {
       this.#sockets = { firstFd, count };
       const fd = duplicate(firstFd + index);
       if (fd === undefined) throw new Error("the socket cannot be duplicated");
+      const rounds = new Rounds();
       const service = await Service.start(settings, {
         socket: { fd, port },
         log,
@@ -188,11 +190,12 @@ class WorkerRun {
         hellos: this.#hellos,
         state: openState((error) => log.warn(error.message)),
         room: new ProcessRoom(),
+        rounds,
         keepsRoutes: index === 0, // each learns by itself; of several, the last to write would win
       });
       this.#service = service;
-      this.#timers.push(setInterval(() => this.#sendUsed(), TALLY_MS));
-      this.#timers.push(setInterval(() => this.#sendFigures(0), FIGURES_MS));
+      this.#rounds.push(rounds.every(TALLY_MS, () => this.#sendUsed()));
+      this.#rounds.push(rounds.every(FIGURES_MS, () => this.#sendFigures(0)));
       this.#post({ type: "ready", protocol: PROTOCOL });
     } catch (error) {
       this.#post({ type: "failed", ...explain(error) });
@@ -229,7 +232,7 @@ class WorkerRun {
   /** Says what is left to say when `ending` is over, and ends. */
   async #finish(ending: Promise<void> | undefined, code: number): Promise<void> {
     await ending;
-    for (const timer of this.#timers) clearInterval(timer);
+    for (const round of this.#rounds) round.stop();
     this.#sendUsed();
     this.#sendFigures(0);
     await this.#log?.close();

@@ -17,6 +17,8 @@ const OFF = ["0", "false", "no", "off"];
  */
 export function readEnvironment(environment: Environment): Written {
   const written = new WrittenBuilder();
+  // Windows does not tell small letters from capitals in their names.
+  if (!Object.keys(environment).some((name) => name.toUpperCase().startsWith("TGWS_"))) return written;
   for (const name of FIELD_NAMES) {
     const path = variableOf(name);
     const text = environment[path];

@@ -8,8 +8,8 @@ import { quote } from "./quote.ts";
 export interface OtherFlags {
   /** Those that the command reads by itself: they may have been meant, too. */
   readonly own?: readonly string[];
-  /** Those that this command does not know, with the commands that do: `--deep` and `tgws doctor`. */
-  readonly elsewhere?: ReadonlyMap<string, string>;
+  /** For a flag that this command does not know: the commands that do, such as `tgws doctor` for `--deep`. */
+  readonly elsewhere?: (flag: string) => string | undefined;
 }
 
 /** What a command line says, and what is wrong with it. */
@@ -121,7 +121,7 @@ function splitOnce(text: string, separator: string): [string, string?] {
 
 /** The flag that was most likely meant, or where to look. */
 function nearest(written: string, names: readonly FieldName[], { own = [], elsewhere }: OtherFlags): string {
-  const owner = elsewhere?.get(written);
+  const owner = elsewhere?.(written);
   if (owner !== undefined) return `${written} belongs to ${owner}`;
   const flags = [...names.map((name) => `--${FIELDS[name].flag}`), ...own, "--help", "--version"];
   const flag = nearestOf(written, flags);

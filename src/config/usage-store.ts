@@ -5,9 +5,6 @@ import { dirname } from "node:path";
 import { ownLikeFolder, reasonOf } from "./private-file.ts";
 import { StateFileError } from "./state-file.ts";
 
-/** The database's name in the configuration folder. */
-export const USAGE_FILE = "usage.db";
-
 /** What somebody has moved, in bytes. */
 export interface Usage {
   readonly up: number;

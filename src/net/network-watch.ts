@@ -1,4 +1,5 @@
 import { networkInterfaces } from "node:os";
+import { type Round, Rounds } from "./rounds.ts";
 
 /** What has happened to the network. */
 export interface NetworkChange {
@@ -31,25 +32,28 @@ const SLEEP_MS = 8_000;
  * interfaces mean another network. Addresses of the machine to itself do not count.
  */
 export class NetworkWatch {
-  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #round: Round;
   readonly #senses: NetworkSenses;
   readonly #onChange: (change: NetworkChange) => void;
   #wall: number;
   #steady: number;
   #addresses: ReadonlySet<string> = new Set();
 
-  constructor(onChange: (change: NetworkChange) => void, senses: NetworkSenses = SENSES) {
+  constructor(
+    onChange: (change: NetworkChange) => void,
+    senses: NetworkSenses = SENSES,
+    rounds: Rounds = new Rounds(),
+  ) {
     this.#senses = senses;
     this.#onChange = onChange;
     this.#wall = senses.wallClock();
     this.#steady = senses.steadyClock();
     this.#addresses = this.#readAddresses();
-    this.#timer = setInterval(() => this.#look(), LOOK_MS);
-    this.#timer.unref();
+    this.#round = rounds.every(LOOK_MS, () => this.#look());
   }
 
   stop(): void {
-    clearInterval(this.#timer);
+    this.#round.stop();
   }
 
   #look(): void {

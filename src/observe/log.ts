@@ -1,7 +1,7 @@
 import { isatty } from "node:tty";
 import { LOG_LEVELS, type LogFields, type LogFormat, type Logger, type LogLevel } from "../core/logger.ts";
 import type { LogCounts } from "./figures.ts";
-import { FileSink, type LogFileOptions } from "./file-sink.ts";
+import type { LogFileOptions } from "./file-sink.ts";
 import { FoldingSink } from "./log-folding.ts";
 import { hideKeys } from "./log-guard.ts";
 import { formatJson, formatText, type LogFormatter, type LogRecord, type LogSink } from "./log-record.ts";
@@ -34,6 +34,7 @@ export async function createLogger(options: LoggerOptions): Promise<ProcessLogge
   const { level, format, file, redact } = options;
   const terminal = await openTerminal(format);
   if (file === undefined) return new ProcessLogger(level, terminal, redact);
+  const { FileSink } = await import("./file-sink.ts");
   const deps = { format: format === "json" ? formatJson : formatDated, say: terminal.write.bind(terminal) };
   return new ProcessLogger(level, new BothSinks(terminal, await FileSink.open(file, deps)), redact);
 }

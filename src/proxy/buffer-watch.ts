@@ -1,7 +1,11 @@
+import type { Round, Rounds } from "../net/rounds.ts";
 import type { Session } from "./session.ts";
 
-/** How often it is looked, in milliseconds: more often when half of what may be queued is. */
-const LOOK_MS = { calm: 500, half: 100 } as const;
+/**
+ * How often it is looked, in milliseconds: more often when half of what may be queued is, less often while there
+ * are too few sessions for that.
+ */
+const LOOK_MS = { few: 1_000, calm: 500, half: 100 } as const;
 /** What a session may have queued beyond both of its queues' lengths, in bytes: a read and a message of each side. */
 const OVERSHOOT = 2 * 1024 * 1024;
 /** Sessions are dropped until no more than this part is queued. */
@@ -15,17 +19,17 @@ const ENOUGH = 0.9;
  */
 export class BufferWatch {
   readonly #sessions: ReadonlySet<Session>;
+  readonly #rounds: Rounds;
   readonly #onDrop: (session: Session) => void;
   #most: number | undefined;
   /** What one session may have queued, in both directions together. */
   #perSession = Number.POSITIVE_INFINITY;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  /** When it was last looked; 0 while it was not worth a look. */
-  #queued = 0;
+  #round: Round | undefined;
 
   /** @param onDrop Ends a session. */
-  constructor(sessions: ReadonlySet<Session>, onDrop: (session: Session) => void) {
+  constructor(sessions: ReadonlySet<Session>, rounds: Rounds, onDrop: (session: Session) => void) {
     this.#sessions = sessions;
+    this.#rounds = rounds;
     this.#onDrop = onDrop;
   }
 
@@ -44,49 +48,45 @@ export class BufferWatch {
     this.#most = most;
     this.#perSession = 2 * queueBytes + OVERSHOOT;
     if (most === undefined) this.stop();
-    else if (this.#timer === undefined) this.#plan(most);
+    else this.#round ??= this.#rounds.every(LOOK_MS.calm, () => this.#look());
   }
 
   stop(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#round?.stop();
+    this.#round = undefined;
   }
 
-  #plan(most: number): void {
-    this.#timer = setTimeout(
-      () => {
-        this.#timer = undefined;
-        this.look(performance.now());
-        if (this.#most !== undefined) this.#plan(this.#most);
-      },
-      this.#queued * 2 > most ? LOOK_MS.half : LOOK_MS.calm,
-    );
-  }
-
-  /** Looks now. @param now `performance.now()`. */
-  look(now: number): void {
+  #look(): void {
+    const most = this.#most ?? Number.POSITIVE_INFINITY;
     // So few sessions cannot fill it: to weigh them all the time would be most of what an idle proxy does.
-    if (this.#most !== undefined && this.#sessions.size * this.#perSession <= this.#most) {
-      this.#queued = 0;
-      return;
-    }
+    const few = this.#sessions.size * this.#perSession <= most;
+    const queued = few ? 0 : this.#keepWithin(most);
+    const usual = queued * 2 > most ? LOOK_MS.half : LOOK_MS.calm;
+    this.#round?.pace(few ? LOOK_MS.few : usual);
+  }
+
+  /** @returns How much is queued still. */
+  #keepWithin(most: number): number {
+    const now = performance.now();
     let queued = 0;
     for (const session of this.#sessions) queued += session.weigh(now);
-    this.#queued = queued;
-    if (this.#most !== undefined && queued > this.#most) this.#shed(now, this.#most * ENOUGH);
+    return queued > most ? queued - this.#shed(now, queued - most * ENOUGH) : queued;
   }
 
-  #shed(now: number, enough: number): void {
+  /** @returns How much was dropped. */
+  #shed(now: number, excess: number): number {
     const heavy = Array.from(this.#sessions, (session) => ({
       session,
       queued: session.queuedBytes,
       stalledMs: session.stalledMs(now),
     })).filter(({ queued }) => queued > 0);
     heavy.sort((one, other) => other.stalledMs - one.stalledMs || other.queued - one.queued);
+    let dropped = 0;
     for (const { session, queued } of heavy) {
-      if (this.#queued <= enough) break;
-      this.#queued -= queued;
+      if (dropped >= excess) break;
+      dropped += queued;
       this.#onDrop(session);
     }
+    return dropped;
   }
 }

@@ -1,7 +1,9 @@
 import { hasSpareDescriptors } from "../net/descriptors.ts";
+import { type Round, Rounds } from "../net/rounds.ts";
 
-/** How often it is looked, in milliseconds. */
-const LOOK_MS = 500;
+/** How often it is looked, in milliseconds: less often when nothing has happened for some looks. */
+const LOOK_MS = { usual: 500, calm: 1_000 } as const;
+const CALM_LOOKS = 4;
 /** A process that does nothing but fail to accept uses much more of a processor than this part. */
 const BUSY = 0.2;
 /** After a shortage nobody is accepted for so long, in milliseconds; doubled while it goes on. */
@@ -43,11 +45,13 @@ export interface Strained {
 export class DescriptorWatch {
   readonly #strained: Strained;
   readonly #hasSpare: (count: number) => boolean;
-  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #round: Round;
   #looking = false;
   #accepted = 0;
-  #processor = process.cpuUsage();
+  #processorMs = processorMs();
   #lookedAt = performance.now();
+  /** Looks in a row at which there was room, and nobody came. */
+  #calmLooks = 0;
   /** Looks in a row at which somebody waited in vain. */
   #inVain = 0;
   #pausedUntil: number | undefined;
@@ -60,10 +64,14 @@ export class DescriptorWatch {
   #stopped = false;
 
   /** @param hasSpare Whether so many more could be opened. */
-  constructor(strained: Strained, hasSpare: (count: number) => boolean = hasSpareDescriptors) {
+  constructor(
+    strained: Strained,
+    rounds: Rounds = new Rounds(),
+    hasSpare: (count: number) => boolean = hasSpareDescriptors,
+  ) {
     this.#strained = strained;
     this.#hasSpare = hasSpare;
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS);
+    this.#round = rounds.every(LOOK_MS.usual, () => void this.#look());
   }
 
   /** Connections that there may be, as far as descriptors have shown. */
@@ -73,7 +81,7 @@ export class DescriptorWatch {
 
   stop(): void {
     this.#stopped = true;
-    clearInterval(this.#timer);
+    this.#round.stop();
   }
 
   async #look(): Promise<void> {
@@ -85,6 +93,7 @@ export class DescriptorWatch {
       else if (!this.#hasSpare(1)) await this.#makeRoom(now);
       else if (await this.#acceptsInVain(now)) await this.#pause(now);
       this.#raiseCeiling(now);
+      this.#round.pace(this.#calmLooks < CALM_LOOKS ? LOOK_MS.usual : LOOK_MS.calm);
     } finally {
       this.#looking = false;
     }
@@ -102,6 +111,7 @@ export class DescriptorWatch {
   }
 
   async #pause(now: number): Promise<void> {
+    this.#calmLooks = 0;
     this.#strained.relieve();
     if (this.#stopped) return;
     if (!(await this.#strained.pause())) {
@@ -131,13 +141,14 @@ export class DescriptorWatch {
 
   /** Asks the kernel only when the processor is busy and nobody came: that costs a library. */
   async #acceptsInVain(now: number): Promise<boolean> {
-    const { user, system } = process.cpuUsage(this.#processor);
-    this.#processor = process.cpuUsage();
-    const busy = (user + system) / 1_000 / (now - this.#lookedAt) > BUSY;
+    const processor = processorMs();
+    const busy = (processor - this.#processorMs) / (now - this.#lookedAt) > BUSY;
+    this.#processorMs = processor;
     this.#lookedAt = now;
     const { accepted } = this.#strained;
     const nobody = accepted === this.#accepted;
     this.#accepted = accepted;
+    this.#calmLooks = nobody && !busy ? this.#calmLooks + 1 : 0;
     const inVain = busy && nobody && (await this.#strained.waiting()) === true;
     this.#inVain = inVain && this.#strained.accepted === accepted ? this.#inVain + 1 : 0;
     return this.#inVain >= 2;
@@ -151,4 +162,10 @@ export class DescriptorWatch {
     this.#ceilingAt = now;
     this.#ceiling = plenty ? soon : Math.floor(this.#ceiling * (1 + RECOVERY.part)) + 1;
   }
+}
+
+/** What the process has used of processors, in milliseconds. */
+function processorMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1_000;
 }

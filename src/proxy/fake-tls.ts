@@ -1,6 +1,5 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { HandshakeError, RefusedError } from "../core/errors.ts";
-import type { MaskReason } from "../core/events.ts";
 import { findSigner, type HelloSignature, signFlight } from "../crypto/fake-tls-digest.ts";
 import { answerKeyShare, makeX25519Key } from "../crypto/key-share.ts";
 import type { NamedSecret } from "../protocol/mtproto/secret.ts";
@@ -13,6 +12,7 @@ import {
   chooseSuite,
 } from "../protocol/tls/cover-profile.ts";
 import { encodeFirstFlight } from "../protocol/tls/server-hello.ts";
+import { type Admission, refused, strange } from "./admission.ts";
 import type { Grant } from "./gate.ts";
 
 /** How far a client's clock may be off, in seconds. */
@@ -21,27 +21,6 @@ const SIZE_STEPS = 2 ** 20;
 
 /** A ClientHello that is whole. */
 export type WholeHello = Extract<HelloProgress, { kind: "whole" }>;
-
-/** What a ClientHello turned out to be. */
-export type Admission =
-  | {
-      readonly kind: "client";
-      readonly secret: NamedSecret;
-      /** The server's first flight, ready to be sent. */
-      readonly flight: Uint8Array;
-      /** What its user may do. */
-      readonly grant: Grant;
-    }
-  | {
-      readonly kind: "stranger";
-      readonly why: MaskReason;
-      /** The name that was asked for, where it is known. */
-      readonly serverName: string | undefined;
-      /** For the log. */
-      readonly detail: string;
-    };
-
-type Stranger = Extract<Admission, { kind: "stranger" }>;
 
 /** Remembers which hellos were answered, over all processes. */
 export interface HelloClaims {
@@ -161,15 +140,6 @@ async function admitUser(
     if (error instanceof RefusedError) return error;
     throw error;
   }
-}
-
-/** What is shown to a client that is over a limit. */
-export function refused(error: RefusedError, serverName: string | undefined): Stranger {
-  return strange("refused", serverName, error.code);
-}
-
-function strange(why: MaskReason, serverName: string | undefined, detail: string): Stranger {
-  return { kind: "stranger", why, serverName, detail };
 }
 
 function describeSkew(skew: number): string {

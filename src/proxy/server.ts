@@ -1,3 +1,4 @@
+import { type Round, Rounds } from "../net/rounds.ts";
 import { type Accepted, type Listener, listenTcp } from "../net/tcp-listen.ts";
 import { BufferWatch } from "./buffer-watch.ts";
 import { DescriptorWatch, type Strained } from "./descriptor-watch.ts";
@@ -22,6 +23,8 @@ export interface ServerOptions {
   readonly fd?: number | undefined;
   readonly quiet: QuietLimits;
   readonly limits?: ServerLimits;
+  /** When sessions are looked after. */
+  readonly rounds?: Rounds;
   /** Descriptors or memory are short: drops what can be had again, such as connections that were opened ahead. */
   readonly relieve?: () => void;
 }
@@ -59,7 +62,7 @@ export class ProxyServer {
   #listener: Listener;
   #judgement: ReturnType<typeof setTimeout> | undefined;
   #stopped = false;
-  readonly #look: ReturnType<typeof setInterval>;
+  readonly #look: Round;
   #lastId = 0;
   /** Of sessions that have ended since the last tally. */
   #usage = new Map<string, { up: number; down: number }>();
@@ -72,7 +75,7 @@ export class ProxyServer {
 
   /** @throws {StartError} When the address cannot be listened on. */
   constructor(options: ServerOptions, deps: SessionDeps) {
-    const { quiet, fd, limits = NO_LIMITS, relieve = () => {}, ...where } = options;
+    const { quiet, fd, limits = NO_LIMITS, rounds = new Rounds(), relieve = () => {}, ...where } = options;
     this.#limits = limits;
     this.#generation = new Generation(deps, this.#onGone);
     const server = this;
@@ -92,12 +95,12 @@ export class ProxyServer {
     const samePort = this.#listener.port;
     this.#listen = () => open(samePort, undefined);
     this.#adopt = (inherited) => open(samePort, inherited);
-    this.#buffers = new BufferWatch(this.#sessions, this.#shed);
+    this.#buffers = new BufferWatch(this.#sessions, rounds, this.#shed);
     this.#buffers.limit(limits.bufferBytes, limits.queueBytes);
-    this.#descriptors = new DescriptorWatch(this.#strained(relieve));
-    this.#look = setInterval(() => {
+    this.#descriptors = new DescriptorWatch(this.#strained(relieve), rounds);
+    this.#look = rounds.every(LOOK_MS, () => {
       for (const session of this.#sessions) session.look(LOOK_MS, quiet);
-    }, LOOK_MS);
+    });
   }
 
   get port(): number {
@@ -235,7 +238,7 @@ export class ProxyServer {
   }
 
   async #end(graceMs: number): Promise<void> {
-    clearInterval(this.#look);
+    this.#look.stop();
     this.#buffers.stop();
     for (const session of this.#sessions) session.stop("shutdown");
     await this.#emptyWithin(graceMs);

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { type BannerFacts, formatBanner, formatLinks } from "../../src/cli/banner.ts";
+import { drawQrCode } from "../../src/cli/qr-code.ts";
 import { parseConfig } from "../../src/config/config.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 
@@ -12,7 +13,7 @@ function factsOf(raw: RawConfig = {}, changes: Partial<BannerFacts> = {}): Banne
     config: parseConfig(raw),
     port: 1443,
     secrets: [{ name: "default", key: KEY }],
-    qr: false,
+    drawQrCode: undefined,
     ...changes,
   };
 }
@@ -151,7 +152,7 @@ describe("formatBanner(), with fake TLS", () => {
 
 describe("formatBanner(), behind a proxy", () => {
   test("says who can use it, and how to get a link that works", () => {
-    const banner = formatBanner(factsOf({ proxyProtocol: [""] }, { qr: true }));
+    const banner = formatBanner(factsOf({ proxyProtocol: [""] }, { drawQrCode }));
     expect(banner).toStartWith(`tgws 1.2.3
 
   Listening on  127.0.0.1:1443
@@ -224,7 +225,7 @@ describe("formatLinks()", () => {
       { name: "bob", key: KEY.toReversed() },
     ];
     const plain = formatLinks(factsOf({}, { secrets }));
-    const drawn = formatLinks(factsOf({}, { secrets, qr: true })).filter((line) => !plain.includes(line));
+    const drawn = formatLinks(factsOf({}, { secrets, drawQrCode })).filter((line) => !plain.includes(line));
     expect(drawn.length).toBeGreaterThan(15);
     expect(drawn.every((line) => /^ {2}[ █▀▄]+$/.test(line))).toBe(true);
     expect(new Set(drawn.map(({ length }) => length)).size).toBe(1);
@@ -269,7 +270,7 @@ describe("formatLinks()", () => {
       { name: "ann", key: KEY },
       { name: "bob", key: KEY.toReversed() },
     ];
-    const facts = factsOf({ fakeTlsDomain: ["a.example"], accept: ["ee,dd"] }, { secrets, qr: true });
+    const facts = factsOf({ fakeTlsDomain: ["a.example"], accept: ["ee,dd"] }, { secrets, drawQrCode });
     const lines = formatLinks(facts);
     const labels = lines.filter((line) => /^ {2}(?:ann|bob)/.test(line));
     expect(labels).toEqual([

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, jest, spyOn, test } from "bun:test";
+import { Rounds } from "../../src/net/rounds.ts";
 import { DescriptorWatch, type Strained } from "../../src/proxy/descriptor-watch.ts";
 
 const LOOK_MS = 500;
@@ -70,7 +71,7 @@ class Server implements Strained {
 }
 
 function start(server: Server): void {
-  watch = new DescriptorWatch(server, (count) => server.spare >= count);
+  watch = new DescriptorWatch(server, new Rounds(), (count) => server.spare >= count);
 }
 
 /** Lets `looks` pass, with the processor as busy as `load` says. */
@@ -157,6 +158,22 @@ describe("DescriptorWatch", () => {
       pauses.push((clock - from) / 1_000);
     }
     expect(pauses).toEqual([1, 2, 4, 8, 10, 10, 1]);
+  });
+
+  test("looks once a second when nobody has come for two seconds, and twice again once somebody has", async () => {
+    const server = new Server();
+    let looks = 0;
+    watch = new DescriptorWatch(server, new Rounds(), () => {
+      looks += 1;
+      return true;
+    });
+    await pass(4);
+    expect(looks).toBe(4);
+    await pass(6);
+    expect(looks).toBe(7);
+    server.accepted += 1;
+    await pass(6);
+    expect(looks).toBe(12);
   });
 
   test("takes a busy processor alone for work", async () => {

@@ -5,7 +5,8 @@ import type { NamedSecret } from "../../src/protocol/mtproto/secret.ts";
 import { measureClientHello } from "../../src/protocol/tls/client-hello-records.ts";
 import { type CoverProfile, defaultProfile } from "../../src/protocol/tls/cover-profile.ts";
 import { parseServerFlight } from "../../src/protocol/tls/server-flight.ts";
-import { type Admission, FakeTls, type FakeTlsDeps } from "../../src/proxy/fake-tls.ts";
+import type { Admission } from "../../src/proxy/admission.ts";
+import { FakeTls, type FakeTlsDeps } from "../../src/proxy/fake-tls.ts";
 import { SeenHellos } from "../../src/proxy/seen-hellos.ts";
 import { type BuiltHello, buildHello, GROUPS, type HelloOptions } from "../support/fake-tls-hello.ts";
 

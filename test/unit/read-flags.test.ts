@@ -78,7 +78,7 @@ describe("readFlags()", () => {
   test("says whose flag it is that this command does not know", () => {
     const { issues } = scanFlags(["--deep", "--jso"], ALL, {
       own: ["--json"],
-      elsewhere: new Map([["--deep", "tgws doctor"]]),
+      elsewhere: (flag) => (flag === "--deep" ? "tgws doctor" : undefined),
     });
     expect(issues.map(({ hint }) => hint)).toEqual(["--deep belongs to tgws doctor", "did you mean --json?"]);
   });
