@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { resolve } from "node:path";
 import { ask } from "../support/asking.ts";
-import { Gate } from "../support/gate.ts";
+import { PacedGate } from "../support/gate.ts";
 import { Home, poll } from "../support/home.ts";
 import { answerProbes } from "../support/probe-answers.ts";
 import { DCS, ProxyProcess } from "../support/proxy.ts";
@@ -22,13 +22,13 @@ import { RawClient } from "../support/raw-client.ts";
 import type { Failure, RouteName } from "../support/route-failures.ts";
 import { World } from "../support/world.ts";
 
-const TEST_LIMIT_MS = 30_000;
+const TEST_LIMIT_MS = 240_000; // those that wait for their turn, too
 /** What two processors can do at the same time without missing a deadline. */
-const gate = new Gate(6);
+const gate = new PacedGate(6);
 /** A probe comes a second after the client that makes it worth while. */
-const PROBE_LIMIT_MS = 8_000;
+const PROBE_LIMIT_MS = 20_000;
 /** What was learned is written down so often, and some more. */
-const KEEP_LIMIT_MS = 14_000;
+const KEEP_LIMIT_MS = 30_000;
 const ROUTES = ["direct-ws", "cf-worker", "direct-tcp"] as const;
 const POSIX = process.platform !== "win32";
 
@@ -336,7 +336,7 @@ describe("a better route that works again", () => {
   async function stall({ port, secret }: ProxyProcess): Promise<void> {
     using client = await RawClient.open({ port, secret });
     client.sendPacket(new Uint8Array(randomBytes(40 * 1024)));
-    await client.until(() => client.ended || client.closed, "the end of what stalls", 10_000);
+    await client.until(() => client.ended || client.closed, "the end of what stalls");
   }
 });
 
@@ -414,7 +414,7 @@ describe("a 429", () => {
     expect(waits.length).toBe(10);
     for (const { dc, seconds } of waits) {
       // The question comes after the refusal, so that the wait begins a little later.
-      expect(seconds).toBeWithin((WAITS[dc]?.[1] ?? 0) - 0.001, (WAITS[dc]?.[1] ?? 0) + 4);
+      expect(seconds).toBeWithin((WAITS[dc]?.[1] ?? 0) - 0.001, (WAITS[dc]?.[1] ?? 0) + 20);
     }
     for (const { target, ways } of await home.learned(args)) {
       const dc = Number(/^DC (\d)$/.exec(target)?.[1]);
