@@ -134,10 +134,12 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
       async () => {
         const [ann, bob] = [key(), key()];
         using home = new ConfigHome(table("ann", ann) + table("bob", bob));
-        await using proxy = await start(home, workers, ["--handshake-seconds", "20"]);
+        await using proxy = await start(home, workers, ["--handshake-seconds", "60", "-v"]);
         const { port } = proxy;
         using ofAnn = await RawClient.connect({ port, secret: ann });
         using ofBob = await RawClient.connect({ port, secret: bob });
+        // The kernel takes a connection before the proxy does.
+        await eventually(() => proxy.countLogged(/debug +connected/g) === 2, "both connections in the log");
         const newKey = key();
         expect(await change(proxy, home, table("ann", newKey))).toBe("new users ann; removed users ann, bob");
         for (const client of [ofAnn, ofBob]) {

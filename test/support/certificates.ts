@@ -7,7 +7,7 @@ import { temporaryFolder } from "./temporary.ts";
 /** A server certificate with its key, and the CA that signed it. All PEM. */
 export interface Certificates {
   readonly ca: string;
-  /** The CA certificate as a file, for options that take one. Removed at the end of the test file. */
+  /** The CA certificate as a file, for options that take one. Removed at the end. */
   readonly caFile: string;
   readonly certificate: string;
   readonly key: string;

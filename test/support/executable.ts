@@ -20,7 +20,7 @@ export type Command = NonNullable<ProgramOptions["command"]>;
 
 /** The executables that `bun run build` makes, as far as they can be run here. */
 export interface Executables {
-  /** Where they are, with `SHA256SUMS`. Removed at the end of the test file. */
+  /** Where they are, with `SHA256SUMS`. Removed at the end. */
   readonly folder: string;
   readonly platforms: readonly Platform[];
   readonly native: Command;
