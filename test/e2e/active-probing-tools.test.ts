@@ -17,8 +17,8 @@ for (const [name, path] of Object.entries({ openssl: OPENSSL, curl: CURL, chromi
 }
 if (CoverSite.missing !== undefined) console.warn(`what tools see is not tested: ${CoverSite.missing}`);
 
-const TEST_LIMIT_MS = 30_000;
-const TOOL_LIMIT_MS = 20_000;
+const TEST_LIMIT_MS = 60_000;
+const TOOL_LIMIT_MS = 40_000;
 const GET = `GET / HTTP/1.1\r\nHost: ${COVER_DOMAIN}\r\nConnection: close\r\n\r\n`;
 
 let pair: Pair;

@@ -7,7 +7,7 @@ if (CoverSite.missing !== undefined) console.warn(`active probes are not tested:
 
 /** The site's own patience: what shows that it is the site that ends a connection. */
 const SITE_PATIENCE_MS = 3_000;
-const TEST_LIMIT_MS = 25_000;
+const TEST_LIMIT_MS = 60_000;
 
 let pair: Pair;
 /** What the site has shown. */

@@ -9,11 +9,11 @@ import { testAuthority } from "../support/certificates.ts";
 import {
   BUILD_LIMIT_MS,
   BUILD_SCRIPT,
+  buildExecutables,
   type Command,
   EMULATED,
   EMULATOR,
   type Executables,
-  testExecutables,
   testPlatform,
   whatEmulationLacks,
 } from "../support/executable.ts";
@@ -37,7 +37,7 @@ let stub: StubDc;
 let executables: Executables;
 
 beforeAll(async () => {
-  [stub, executables] = await Promise.all([StubDc.start(), testExecutables()]);
+  [stub, executables] = await Promise.all([StubDc.start(), buildExecutables()]);
 }, BUILD_LIMIT_MS);
 
 afterAll(() => stub[Symbol.asyncDispose]());

@@ -18,7 +18,6 @@ import { Tdlib } from "../support/tdlib.ts";
 
 /** Repeated once: of 256 keys one begins with a zero, which these clients drop. */
 const TEST_OPTIONS = { timeout: 60_000, retry: 1 } as const;
-const MEASURE_LIMIT_MS = 10_000;
 const TRANSFER_LIMIT_MS = 20_000;
 const DOMAIN = "cover.example";
 const MIB = 1024 * 1024;
@@ -268,7 +267,7 @@ describe.skipIf(CoverSite.missing !== undefined)("fake TLS", () => {
   async function startProxy(sitePort: number | undefined): Promise<ProxyProcess> {
     const cover = ["--fake-tls-domain", DOMAIN, "--mask-host", `127.0.0.1:${sitePort}`];
     const started = await ProxyProcess.start({ stub, args: [...cover, "--accept", "plain,dd,ee", "-v"] });
-    await started.logged(/is measured/, MEASURE_LIMIT_MS);
+    await started.logged(/is measured/);
     return started;
   }
 

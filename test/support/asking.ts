@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
 import type { TestTransport } from "./packets.ts";
+import type { Program } from "./proxy.ts";
 import { RawClient } from "./raw-client.ts";
 
 /** How long a first answer may take, in milliseconds: clients of Telegram give up after 5 s at the earliest. */
@@ -46,4 +47,17 @@ export async function echoOnce(client: RawClient, size = 40, limitMs = FIRST_ANS
 /** Has the first packet of a client echoed, and leaves. */
 export async function ask(proxy: Reachable, question?: Question): Promise<void> {
   (await openAnswered(proxy, question))[Symbol.dispose]();
+}
+
+/**
+ * Waits for the end of a session, and returns the routes that were opened for it, in that order, as the log of a proxy
+ * with `-v` has them. Sessions are numbered from 1.
+ *
+ * The proxy's own word counts: on a busy machine, what it had begun for one client may reach a stub long after that
+ * was served.
+ */
+export async function routesOpened(proxy: Program, session: number): Promise<string[]> {
+  await proxy.logged(new RegExp(`session ended session=${session} `));
+  const lines = proxy.stderr.matchAll(new RegExp(` opening .* session=${session} .*route=(\\S+)`, "g"));
+  return [...lines].map(([, route = ""]) => route);
 }

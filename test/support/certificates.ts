@@ -1,13 +1,13 @@
 import "reflect-metadata";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as x509 from "@peculiar/x509";
+import { temporaryFolder } from "./temporary.ts";
 
 /** A server certificate with its key, and the CA that signed it. All PEM. */
 export interface Certificates {
   readonly ca: string;
-  /** The CA certificate as a file, for options that take one. Removed when the process ends. */
+  /** The CA certificate as a file, for options that take one. Removed at the end. */
   readonly caFile: string;
   readonly certificate: string;
   readonly key: string;
@@ -20,13 +20,13 @@ const TELEGRAM_NAMES = ["*.web.telegram.org", "localhost"];
 let sharedAuthority: Promise<Authority> | undefined;
 let shared: Promise<Certificates> | undefined;
 
-/** Returns the CA that the tests trust; made once per process. */
+/** Returns the CA that the tests trust; made once for a test file. */
 export function testAuthority(): Promise<Authority> {
   sharedAuthority ??= Authority.create();
   return sharedAuthority;
 }
 
-/** Returns the certificate for Telegram's WebSocket names and loopback; made once per process. */
+/** Returns the certificate for Telegram's WebSocket names and loopback; made once for a test file. */
 export function testCertificates(): Promise<Certificates> {
   shared ??= testAuthority().then((authority) => authority.issue(TELEGRAM_NAMES));
   return shared;
@@ -100,9 +100,7 @@ function validity(): { readonly notBefore: Date; readonly notAfter: Date } {
 }
 
 function writeTemporary(name: string, text: string): string {
-  const folder = mkdtempSync(join(tmpdir(), "tgws-test-"));
-  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
-  const file = join(folder, name);
+  const file = join(temporaryFolder("tgws-test-"), name);
   writeFileSync(file, text);
   return file;
 }

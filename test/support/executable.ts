@@ -1,8 +1,8 @@
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { executableName, nativePlatform, type Platform } from "../../scripts/build.ts";
 import { Program, type ProgramOptions } from "./proxy.ts";
+import { temporaryFolder } from "./temporary.ts";
 
 /** With the download of another platform's runtime, 40 MB. */
 export const BUILD_LIMIT_MS = 5 * 60_000;
@@ -20,20 +20,12 @@ export type Command = NonNullable<ProgramOptions["command"]>;
 
 /** The executables that `bun run build` makes, as far as they can be run here. */
 export interface Executables {
-  /** Where they are, with `SHA256SUMS`. Removed when the process ends. */
+  /** Where they are, with `SHA256SUMS`. Removed at the end. */
   readonly folder: string;
   readonly platforms: readonly Platform[];
   readonly native: Command;
   /** Without an emulator it cannot be run. */
   readonly emulated: Command;
-}
-
-let shared: Promise<Executables> | undefined;
-
-/** Returns the executables; built once per process, which takes some seconds. */
-export function testExecutables(): Promise<Executables> {
-  shared ??= build();
-  return shared;
 }
 
 /** The platform of this machine. @throws {Error} When there are no executables for it. */
@@ -52,11 +44,19 @@ export function whatEmulationLacks(): string | undefined {
   return `${SYSROOT} is missing (Debian: apt install libc6-arm64-cross)`;
 }
 
-async function build(): Promise<Executables> {
+/** Builds the executable of this machine alone, which takes a second or two. */
+export async function buildNative(): Promise<Command> {
+  return (await build([testPlatform()])).native;
+}
+
+/** Builds the executables, which takes some seconds. */
+export function buildExecutables(): Promise<Executables> {
   const native = testPlatform();
-  const platforms = whatEmulationLacks() === undefined ? [native, EMULATED] : [native];
-  const folder = mkdtempSync(join(tmpdir(), "tgws-binary-"));
-  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  return build(whatEmulationLacks() === undefined ? [native, EMULATED] : [native]);
+}
+
+async function build(platforms: readonly Platform[]): Promise<Executables> {
+  const folder = temporaryFolder("tgws-binary-");
   const targets = platforms.flatMap((platform) => ["--target", platform]);
   await using program = new Program({
     command: [process.execPath, BUILD_SCRIPT, "--outdir", folder, ...targets],
@@ -66,7 +66,7 @@ async function build(): Promise<Executables> {
   return {
     folder,
     platforms,
-    native: [join(folder, executableName(native))],
+    native: [join(folder, executableName(testPlatform()))],
     emulated: [EMULATOR, "-L", SYSROOT, join(folder, executableName(EMULATED))],
   };
 }

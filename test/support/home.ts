@@ -1,6 +1,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { makeHome, Program } from "./proxy.ts";
+import { SOON_MS } from "./waiting.ts";
 
 /** A failure, as it is kept in `routes.json`. */
 export interface KeptFailure {
@@ -80,7 +81,7 @@ export class Home implements Disposable {
 }
 
 /** Asks again and again until there is something else than `undefined`, for what tells nobody that it changed. */
-export async function poll<T>(look: () => T | undefined, what: string, limitMs: number): Promise<T> {
+export async function poll<T>(look: () => T | undefined, what: string, limitMs = SOON_MS): Promise<T> {
   const deadline = performance.now() + limitMs;
   for (;;) {
     const found = look();

@@ -46,6 +46,7 @@ export function startHaproxy(config: HaproxyConfig): Promise<Daemon> {
     "defaults",
     "  mode tcp",
     "  timeout connect 5s",
+    "  timeout check 5s",
     "  timeout client 60s",
     "  timeout server 60s",
     "frontend in",

@@ -19,9 +19,9 @@ const ENTRY = resolve(import.meta.dir, "../../src/main.ts");
 export const SOURCE = [process.execPath, "run", ENTRY] as const;
 const LISTENING = /^ {2}Listening on {2}\S+:(\d+)$/m;
 const LINK = /tg:\/\/proxy\?server=(?<server>[^&\s]+)&port=(?<port>\d+)&secret=(?<secret>\S+)/;
-const START_LIMIT_MS = 15_000;
+const START_LIMIT_MS = 30_000;
 /** The proxy gives its sessions 5 s, and as much again for the closing handshakes. */
-const STOP_LIMIT_MS = 15_000;
+const STOP_LIMIT_MS = 30_000;
 
 /** How a program is started for a test. */
 export interface ProgramOptions {
@@ -99,9 +99,8 @@ export class Program implements AsyncDisposable {
 
   /** Waits for the end of the process and of its output, and returns its exit code. */
   async exited(limitMs = STOP_LIMIT_MS): Promise<number> {
-    const code = await within(this.#process.exited, "the end of the process", limitMs);
-    await this.#read;
-    return code;
+    await within(this.#read, "the end of the process, and of its output", limitMs);
+    return this.#process.exited;
   }
 
   /** Asks the process to stop, and returns its exit code. */
@@ -133,8 +132,7 @@ export class Program implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.running) this.#process.kill("SIGKILL");
-    await this.#process.exited;
-    await this.#read;
+    await within(this.#read, "the end of a killed process, and of its output", STOP_LIMIT_MS);
     try {
       this.#checkSecrets();
     } finally {

@@ -6,7 +6,7 @@ import { portOf } from "./upgrade-server.ts";
 import { within } from "./waiting.ts";
 
 /** How long a program may take until it listens, in milliseconds. */
-const START_LIMIT_MS = 5_000;
+const START_LIMIT_MS = 20_000;
 /** Between two looks whether it does. */
 const LOOK_MS = 20;
 /** A port that was free a moment ago may be taken by somebody else. */

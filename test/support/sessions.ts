@@ -1,7 +1,7 @@
+import { readFigures } from "./process-figures.ts";
 import { RawClient, type RawClientOptions } from "./raw-client.ts";
+import { SOON_MS } from "./waiting.ts";
 
-/** How long something may take on a busy machine, in milliseconds. */
-export const LATE_MS = 15_000;
 const PING = Uint8Array.of(1, 2, 3, 4);
 
 /** Opens a session through a proxy whose data centre sends packets back, and sends one there and back. */
@@ -16,25 +16,41 @@ export async function openSession(options: RawClientOptions): Promise<RawClient>
   }
 }
 
+/**
+ * Opens `count` sessions, and more until each of `workers` has one: who accepts a connection is chance. Linux only.
+ *
+ * @param workers Their process ids. They have no connections of another kind.
+ */
+export async function openOnEach(
+  workers: readonly number[],
+  count: number,
+  options: RawClientOptions,
+): Promise<RawClient[]> {
+  const clients = await Promise.all(Array.from({ length: count }, () => openSession(options)));
+  const isIdle = (pid: number): boolean => readFigures(pid).connections["established"] === undefined;
+  while (workers.some(isIdle)) clients.push(await openSession(options));
+  return clients;
+}
+
 /** Sends a packet there and back. @throws {Error} When the session has ended. */
 export async function ping(client: RawClient): Promise<void> {
   const before = client.received;
   client.sendPacket(PING);
-  await client.until(() => client.received > before || isCut(client), "an answer", LATE_MS);
+  await client.until(() => client.received > before || isCut(client), "an answer");
   if (client.received === before) throw new Error("The session has ended");
-  await client.readPacket(LATE_MS);
+  await client.readPacket(SOON_MS);
 }
 
 /** Opens a session, and tells whether it was served. */
 export async function isServed(options: RawClientOptions): Promise<boolean> {
   using client = await RawClient.open(options);
   client.sendPacket(PING);
-  await client.until(() => client.received > 0 || isCut(client), "an answer, or a refusal", LATE_MS);
+  await client.until(() => client.received > 0 || isCut(client), "an answer, or a refusal");
   return client.received > 0;
 }
 
 /** Waits until a session has ended. */
-export function ending(client: RawClient, limitMs = LATE_MS): Promise<void> {
+export function ending(client: RawClient, limitMs = SOON_MS): Promise<void> {
   return client.until(() => isCut(client), "the end of a session", limitMs);
 }
 
@@ -47,7 +63,7 @@ export function isCut(client: RawClient): boolean {
 export async function eventually(
   holds: () => boolean | Promise<boolean>,
   what: string,
-  limitMs = LATE_MS,
+  limitMs = SOON_MS,
 ): Promise<void> {
   const deadline = performance.now() + limitMs;
   while (!(await holds())) {
