@@ -8,7 +8,7 @@ import { Condition, within } from "./waiting.ts";
 import { CF_DOMAIN, FRONT_DOMAIN, TELEGRAM_IPS, WORKER_DOMAIN, type World } from "./world.ts";
 
 /** How long an opening is waited for, in milliseconds. */
-const OPEN_LIMIT_MS = 500;
+const OPEN_LIMIT_MS = 1_500;
 
 /** A way to send bytes, once it is open. */
 interface Wire {
