@@ -91,7 +91,7 @@ export function isLink(text: string): boolean {
 
 /** Whether `text` could be somebody's secret, and must not be repeated in a message. */
 export function looksLikeSecret(text: string): boolean {
-  const bytes = decode(text.trim());
+  const bytes = decode(unescapeUrl(text.trim()));
   if (bytes === undefined || bytes.length < SECRET_LENGTH) return false;
   return bytes.length === SECRET_LENGTH || bytes[0] === DD || bytes[0] === EE;
 }
@@ -101,7 +101,9 @@ export function looksLikeSecret(text: string): boolean {
  * was cut off or mistyped is still most of a key.
  */
 export function redact(text: string): string {
-  return text.replaceAll(/\S+/g, (word) => (holdsKey(unescapeUrl(word)) ? "(a secret)" : word));
+  return text.replaceAll(/\S+/g, (word) =>
+    holdsKey(word) || holdsKey(unescapeUrl(word)) ? "(a secret)" : word,
+  );
 }
 
 /**
