@@ -374,6 +374,23 @@ describe.skipIf(missing !== undefined)("--user", () => {
     }
   });
 
+  it.skipIf(Bun.which("setpriv") === null)("is not content to be that user in the group root", async () => {
+    const home = mkdtempSync(join(tmpdir(), "tgws-nobody-"));
+    try {
+      chmodSync(home, 0o777);
+      for (const groups of [
+        ["--regid=0", "--clear-groups"],
+        ["--regid=65534", "--groups=0"],
+      ]) {
+        const as = ["setpriv", "--reuid=nobody", ...groups];
+        const text = await refuses(["--user", NOBODY], { home, as });
+        expect(text).toMatch(/Cannot stay nobody: it is in the group root\n.*hint: .* in another group/s);
+      }
+    } finally {
+      rmSync(home, { recursive: true, force: true });
+    }
+  });
+
   it.skipIf(Bun.which("setpriv") === null)("cannot join another group without being root", async () => {
     const home = mkdtempSync(join(tmpdir(), "tgws-nobody-"));
     try {
