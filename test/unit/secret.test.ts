@@ -41,6 +41,8 @@ describe("parseSecret()", () => {
     ["hexadecimal with DD", `DD${hex(KEY).toUpperCase()}`],
     ["base64 with dd", base64(PADDED)],
     ["base64url with dd", base64url(PADDED)],
+    ["base64 in the escapes of a link", encodeURIComponent(base64(KEY))],
+    ["base64 with dd in the escapes of a link", encodeURIComponent(base64(PADDED))],
     ["a copy with white space around it", `  ${hex(KEY)}\n`],
   ])("reads the 16 key bytes from %s", (_, text) => {
     expect(parseSecret(text)).toEqual(KEY);
