@@ -56,10 +56,10 @@ expires = 2027-01-31
 
 | Command | What it does |
 |---|---|
-| \`tgws config init [--port 8443 ...]\` | writes a file with every setting as a comment, those that are given as flags, and a user |
+| \`tgws config init [--port 8443 ...]\` | writes a file with every setting as a comment, those that are given as flags, and a user; \`--force\` replaces one |
 | \`tgws config check [FILE]\` | says \`ok\`, or everything that is wrong (exit code 2) |
 | \`tgws config show [--json]\` | prints every value and where it comes from; secrets are masked |
-| \`tgws config import FILE\` | makes a file of tg-ws-proxy's \`config.json\` |
+| \`tgws config import FILE [--port 8443 ...]\` | makes a file of tg-ws-proxy's \`config.json\`; a flag counts more; \`--force\` replaces one |
 | \`tgws users add NAME [--quota-gb 50 ...]\` | adds a user, and prints the links |
 | \`tgws users set NAME --quota-gb 80\` | changes limits, or the secret; \`none\` takes a limit away |
 | \`tgws users list [--json]\` | prints users, limits and traffic |

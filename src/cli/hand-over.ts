@@ -8,6 +8,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  realpathSync,
   statSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -32,11 +33,15 @@ export function handOver(folder: string, account: Account, isOurs: (name: string
       if (owner === 0 && (nlink === 1 || path === folder)) lchownSync(path, uid, gid);
     };
     const names = readdirSync(folder);
-    if (lstatSync(folder).uid === 0) {
-      const other = names.find((name) => !isOurs(name) && isOfSystem(join(folder, name)));
-      if (other !== undefined) throw tooMuch(folder, other, account);
+    if (lstatSync(folder).isSymbolicLink()) {
+      // Whoever made the link would choose what is given away.
+      if (statSync(folder).uid !== uid) throw isLink(folder, account);
+    } else {
+      const others = names.filter((name) => !isOurs(name) && !HARMLESS.test(name));
+      const other = others.find((name) => isOfSystem(join(folder, name)));
+      if (other !== undefined && lstatSync(folder).uid === 0) throw tooMuch(folder, other, account);
+      give(folder);
     }
-    give(folder);
     for (const name of names) if (isOurs(name)) give(join(folder, name));
   } catch (error) {
     if (error instanceof StartError) throw error;
@@ -49,6 +54,9 @@ export function handOver(folder: string, account: Account, isOurs: (name: string
     );
   }
 }
+
+/** What the root of any disk has, and what an editor leaves while a file is open in it. */
+const HARMLESS = /^(?:lost\+found|\..+\.sw[a-p])$/;
 
 /** Whether it is root's, and a folder, a program or a hidden file, such as those in root's home. */
 function isOfSystem(path: string): boolean {
@@ -64,6 +72,15 @@ function tooMuch(folder: string, other: string, { user }: Account): StartError {
     "FILE",
     `Cannot give ${folder} to ${user}: there is more in it than tgws keeps, such as ${other}`,
     `set TGWS_HOME to a folder of its own, for example /var/lib/tgws, or say that it is meant: chown ${user} ${folder}`,
+  );
+}
+
+function isLink(folder: string, { user }: Account): StartError {
+  const target = realpathSync(folder);
+  return new StartError(
+    "FILE",
+    `Cannot give ${folder} to ${user}: it is a link`,
+    `set TGWS_HOME to where it leads, ${target}, or say that it is meant: chown ${user} ${target}`,
   );
 }
 

@@ -58,7 +58,9 @@ export function findAccount(user: string | undefined, group: string | undefined)
  */
 export function becomeAccount({ user, uid, gid }: Account): void {
   if (process.getuid?.() !== 0) {
-    // It is that user already; whoever made it so may have left it a way back.
+    // It is that user already; whoever made it so may have left it a way back, or a container the group that it begins with.
+    if ([process.getgid?.(), process.getegid?.(), ...(process.getgroups?.() ?? [])].includes(0))
+      throw failure(`Cannot stay ${user}: it is in the group root`, "start it as root, or in another group");
     const way = findWayBack();
     if (way === undefined) return;
     throw failure(`Cannot stay ${user}: ${way}`, "start it as root, or without CAP_SETUID and CAP_SETGID");

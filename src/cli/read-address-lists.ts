@@ -5,6 +5,7 @@ import { quote } from "../config/quote.ts";
 import { formatBytes } from "../core/bytes.ts";
 import { ConfigError, type ConfigIssue, FormatError } from "../core/errors.ts";
 import { IpNetwork } from "../core/ip-network.ts";
+import { looksLikeSecret } from "../protocol/mtproto/secret.ts";
 import type { AddressLists } from "../proxy/address-lists.ts";
 import type { ReadText } from "./named-files.ts";
 
@@ -75,7 +76,8 @@ class ListReader {
       text = this.#readText(name);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      this.#complain(path, `cannot read ${name}: ${reason}`);
+      const what = looksLikeSecret(name) ? "(a secret): no such file" : `${name}: ${reason}`;
+      this.#complain(path, `cannot read ${what}`);
       return [];
     }
     const networks: IpNetwork[] = [];

@@ -37,7 +37,12 @@ export async function serve(load: () => LoadedConfig, version: string): Promise<
   const log = await createLogger({ level, format, file, redact: hideKnownKeys(() => known.keys) });
   const state = openState((error) => log.warn(error.message));
   if (state.damaged) log.warn("what was learned about routes cannot be read: it is learned anew");
-  proxy = await RunningProxy.start({ version, loaded, load, sockets, log, known, state });
+  try {
+    proxy = await RunningProxy.start({ version, loaded, load, sockets, log, known, state });
+  } catch (error) {
+    await log.close(); // what was said on the way comes before what has ended it
+    throw error;
+  }
   signals.serve({
     reload: () => proxy.reload(),
     reopenLog: () => proxy.reopenLog(),

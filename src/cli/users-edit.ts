@@ -4,8 +4,10 @@ import { editFile } from "../config/edit-file.ts";
 import { addUser, changeUser, removeUser, type UserChanges, userNames } from "../config/edit-users.ts";
 import { configFilePath } from "../config/load-config.ts";
 import { nearestOf } from "../config/nearest.ts";
+import { reasonOf } from "../config/private-file.ts";
 import { quote } from "../config/quote.ts";
 import { generateSecret } from "../config/secret-store.ts";
+import type { StateFileError } from "../config/state-file.ts";
 import { UsageStore } from "../config/usage-store.ts";
 import { USER_FIELD_NAMES, USER_FIELDS, type UserFieldName } from "../config/user-fields.ts";
 import { readPolicy } from "../config/user-policy.ts";
@@ -59,10 +61,22 @@ export async function setInFile(name: string, { given, rest }: OwnArgs): Promise
     throw new ConfigError([{ path: "tgws users set", message: "nothing to change is named", hint }]);
   }
   const changes = readChanges(given);
-  await change(name, rest, (text) => changeUser(text, name, changes));
+  let links: readonly string[] = [];
+  const { config } = await change(name, rest, (text, before) => {
+    links = linksOf(before, name);
+    return changeUser(text, name, changes);
+  });
   console.log(`Changed ${name}`);
-  if ("secret" in changes)
+  const now = linksOf(config, name);
+  if (links.some((line) => !now.includes(line)))
     console.log(`The old links do not work any more: tgws users link ${name} prints new ones`);
+}
+
+/** A line for each link of a user. */
+function linksOf(config: Config, name: string): string[] {
+  const secrets = config.secrets.filter((secret) => secret.name === name);
+  const lines = formatLinks({ config, port: config.port, secrets, drawQrCode: undefined });
+  return lines.filter((line) => line.includes("tg://"));
 }
 
 /** Serves a user again, or no longer. @throws {ConfigError | StartError} */
@@ -201,12 +215,17 @@ function readChanges(given: ReadonlyMap<string, string>): UserChanges {
 async function forgetUsage(name: string): Promise<void> {
   const path = usagePath();
   if (path === undefined || !existsSync(path)) return;
-  let failure: Error | undefined;
+  let failure: StateFileError | undefined;
   const store = await UsageStore.open(path, (error) => (failure = error), USAGE_WAIT_MS);
   store.reset(name);
   store.close();
-  if (failure !== undefined) {
-    const hint = "run this as the user that tgws runs as, or as root";
-    throw new StartError("FILE", failure.message, hint, failure);
+  if (failure === undefined) return;
+  if (failure.code === "READ") {
+    console.error(`tgws: ${failure.message}`); // nobody's traffic is in the new one
+    return;
   }
+  const hint = reasonOf(failure.cause).startsWith("SQLITE_BUSY")
+    ? "another program keeps it locked: try again, or close that program"
+    : "run this as the user that tgws runs as, or as root; see whether the disk is full or read-only";
+  throw new StartError("FILE", failure.message, hint, failure);
 }

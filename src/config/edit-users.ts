@@ -57,14 +57,19 @@ async function changeRows(text: string, name: string, changes: UserChanges): Pro
 
 /** Takes a user out, with the comments of the table. */
 export async function removeUser(text: string, name: string): Promise<string> {
+  const one = (root: Table): void => {
+    delete usersOf(root)[name];
+  };
   const wanted = (root: Table): void => {
-    const users = usersOf(root);
-    delete users[name];
-    if (Object.keys(users).length === 0) delete root["users"];
+    one(root);
+    if (Object.keys(usersOf(root)).length === 0) delete root["users"];
   };
   // The library would take a comment along that belongs to the next table.
   const removed = removeTable(text, ["users", name]);
-  return removed !== undefined && isMeant(text, removed, wanted) ? removed : patchText(text, wanted);
+  // With the last user the header [users] may stay: what follows it need not go, too.
+  if (removed !== undefined && (isMeant(text, removed, wanted) || isMeant(text, removed, one)))
+    return removed;
+  return patchText(text, wanted);
 }
 
 function changing(name: string, changes: UserChanges): (root: Table) => void {

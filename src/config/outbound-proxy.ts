@@ -123,14 +123,14 @@ function parseAuthority(text: string): { readonly host: string; readonly port: n
       HINT,
     );
   }
+  // Neither is quoted: with the host forgotten, this is the password.
   if (tail !== "" && tail !== "/") {
     const what = tail.startsWith(":") ? "the port is not a number" : "something follows host and port";
-    // Not quoted: with the host forgotten, this is the password.
     throw new FormatError("BAD_VALUE", `Cannot read the proxy: ${what}`, HINT);
   }
   const port = digits === undefined || digits === "" ? undefined : Number(digits);
   if (port !== undefined && (port < 1 || port > 65_535)) {
-    throw new FormatError("BAD_VALUE", `Cannot read the proxy: no port has the number ${digits}`, HINT);
+    throw new FormatError("BAD_VALUE", "Cannot read the proxy: the port is not from 1 to 65535", HINT);
   }
   return { host, port };
 }

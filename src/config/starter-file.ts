@@ -54,7 +54,9 @@ export function formatSetting(name: FieldName, texts: readonly string[]): string
   if (field.kind === "switch") return `${field.flag} = ${texts.length > 0}`;
   if (field.kind === "list")
     return `${field.flag} = [${texts.map((text) => JSON.stringify(text)).join(", ")}]`;
-  return `${field.flag} = ${/^(?:0|[1-9]\d{0,8})(?:\.\d+)?$/.test(first) ? first : JSON.stringify(first)}`;
+  // As a number, where that is read back as it was written: a token may be 1.50.
+  const isNumber = /^\d{1,9}(?:\.\d+)?$/.test(first) && String(Number(first)) === first;
+  return `${field.flag} = ${isNumber ? first : JSON.stringify(first)}`;
 }
 
 function namesIn(section: Section): FieldName[] {

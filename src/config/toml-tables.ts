@@ -60,7 +60,7 @@ export function replaceRow(
 export function removeTable(text: string, path: readonly string[]): string | undefined {
   const table = findTable(text, path);
   if (table === undefined) return undefined;
-  const before = text.slice(0, table.start);
+  const before = text.slice(0, table.start).replace(/[ \t]+$/, ""); // what stood before its header
   const rest = text.slice(table.end).replace(/^\r?\n/, "");
   const comments = /^(?:[ \t]*#[^\n]*(?:\n|$))+/.exec(rest)?.[0] ?? "";
   const after = /^[ \t]*\[/.test(rest.slice(comments.length)) ? rest : rest.slice(comments.length);

@@ -1,6 +1,6 @@
 import type { Database } from "bun:sqlite";
 import { randomBytes } from "node:crypto";
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { ownLikeFolder, reasonOf } from "./private-file.ts";
 import { StateFileError } from "./state-file.ts";
@@ -25,7 +25,8 @@ const BAD_FILE = ["SQLITE_NOTADB", "SQLITE_CORRUPT"];
  * written yet: that was moved before, or about when, the count was set to zero.
  *
  * Nothing here throws. While the file cannot be used, what is added stays in memory, and is written when it can be;
- * the first failure of a row goes to `onFailed`. A damaged file is moved aside, and a new one made of what is known.
+ * the first failure of a row goes to `onFailed`. A damaged file is moved aside, and a new one made of what is known,
+ * also when it was another process that has moved it, which may know nothing.
  */
 export class UsageStore {
   readonly #path: string;
@@ -39,6 +40,8 @@ export class UsageStore {
   #marks: Map<string, string> | undefined;
   readonly #resets = new Set<string>();
   #database: Database | undefined;
+  /** Which file is open, whatever its name is by now. */
+  #inode: number | undefined;
   #failing = false;
 
   private constructor(
@@ -150,12 +153,14 @@ export class UsageStore {
       this.#failing = false;
       return true;
     } catch (error) {
+      this.#failing = false; // this is another failure
       this.#failed("WRITE", error);
       return false;
     }
   }
 
   #run(work: (database: Database) => void, locking: "deferred" | "immediate"): void {
+    if (this.#database !== undefined && inodeOf(this.#path) !== this.#inode) this.#leave();
     this.#database ??= this.#open();
     const database = this.#database;
     let marks = new Map<string, string>();
@@ -183,20 +188,25 @@ export class UsageStore {
     mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 });
     closeSync(openSync(this.#path, "a", 0o600)); // SQLite itself makes it readable by others
     ownLikeFolder(this.#path);
+    this.#inode = inodeOf(this.#path);
     return this.#make(this.#path);
+  }
+
+  /** Turns away from a file; all that is known is written to the next one, but for what was set to zero there. */
+  #leave(): void {
+    this.close();
+    for (const [user, usage] of this.#totals) this.#pending.set(user, usage);
   }
 
   /** Moves a damaged file aside; all that is known is written anew. @returns Whether that was possible. */
   #replace(): boolean {
-    this.close();
+    this.#leave();
     try {
       renameSync(this.#path, `${this.#path}.damaged`);
       for (const suffix of ["-wal", "-shm"]) rmSync(`${this.#path}${suffix}`, { force: true });
     } catch {
       return !existsSync(this.#path); // another process was faster
     }
-    for (const [user, usage] of this.#totals) this.#pending.set(user, usage);
-    this.#marks = undefined;
     return true;
   }
 
@@ -221,6 +231,10 @@ function prepare(database: Database, waitMs: number): Database {
     database.close();
     throw error;
   }
+}
+
+function inodeOf(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.ino;
 }
 
 function readMarks(database: Database): Map<string, string> {

@@ -208,6 +208,18 @@ for (const workers of process.platform === "linux" ? [1, 2] : [1]) {
 }
 
 describe("the log file", () => {
+  it("has said before why a start fails what was said on the way, in the log file, too", async () => {
+    const [home, file] = [join(folder, "home"), join(folder, "log")];
+    mkdirSync(home, { mode: 0o700 });
+    writeFileSync(join(home, "routes.json"), "{");
+    using taken = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+    const args = ["--port", String(taken.port), "--log-file", file];
+    await using program = new Program({ args, home });
+    expect(await program.exited()).toBe(1);
+    expect(program.stderr).toMatch(/^\S+ warn {2}what was learned [^\n]*\ntgws: Cannot listen on /);
+    expect(readFileSync(file, "utf8")).toContain("what was learned");
+  });
+
   it(
     "ends the program with a hint when it cannot be written",
     async () => {

@@ -4,6 +4,7 @@ import {
   chmodSync,
   chownSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -62,7 +63,11 @@ function rewrite(home: ConfigHome, ...lines: readonly string[]): void {
 }
 
 /** Starts a proxy that becomes nobody, on a port that only root can open. */
-function start(home: ConfigHome, workers: number, args: readonly string[] = []): Promise<ProxyProcess> {
+function start(
+  home: Pick<ConfigHome, "path">,
+  workers: number,
+  args: readonly string[] = [],
+): Promise<ProxyProcess> {
   const port = freeLowPort();
   const flags = ["--workers", String(workers), "--user", NOBODY];
   return ProxyProcess.start({ stub, secrets: [], port, home: home.path, args: [...flags, ...args] });
@@ -217,6 +222,45 @@ describe.skipIf(missing !== undefined)("--user", () => {
   });
 
   it(
+    "does not take for root's what a disk and an editor leave in its folder",
+    async () => {
+      using home = makeHome();
+      mkdirSync(join(home.path, "lost+found"));
+      writeFileSync(join(home.path, ".config.toml.swp"), "");
+      await using proxy = await start(home, 1);
+      expect(statSync(home.path).uid).toBe(idsOf(NOBODY).uid);
+      (await openSession({ port: proxy.port, secret: ANN }))[Symbol.dispose]();
+    },
+    LIMIT_MS,
+  );
+
+  it(
+    "gives away no folder that a link leads to, and uses one that the user has",
+    async () => {
+      const folder = mkdtempSync(join(tmpdir(), "tgws-links-"));
+      try {
+        chmodSync(folder, 0o755);
+        const [home, target] = [join(folder, "home"), join(folder, "target")];
+        mkdirSync(target);
+        symlinkSync(target, home);
+        const text = await refuses(["--user", NOBODY], { home });
+        expect(text).toMatch(
+          /Cannot give \S+home to nobody: it is a link\n.*hint: .*chown nobody \S+target/s,
+        );
+        expect([home, target].map((path) => lstatSync(path).uid)).toEqual([0, 0]);
+        const { uid, gid } = idsOf(NOBODY);
+        chownSync(target, uid, gid);
+        await using _proxy = await start({ path: home }, 1);
+        expect(statSync(join(target, "secret")).uid).toBe(uid);
+        expect(lstatSync(home).uid).toBe(0);
+      } finally {
+        rmSync(folder, { recursive: true, force: true });
+      }
+    },
+    LIMIT_MS,
+  );
+
+  it(
     "says when its configuration is where the user can replace it, and root would follow",
     async () => {
       using home = makeHome();
@@ -327,6 +371,23 @@ describe.skipIf(missing !== undefined)("--user", () => {
       expect(existsSync(join(folder, "target"))).toBe(false);
     } finally {
       rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  it.skipIf(Bun.which("setpriv") === null)("is not content to be that user in the group root", async () => {
+    const home = mkdtempSync(join(tmpdir(), "tgws-nobody-"));
+    try {
+      chmodSync(home, 0o777);
+      for (const groups of [
+        ["--regid=0", "--clear-groups"],
+        ["--regid=65534", "--groups=0"],
+      ]) {
+        const as = ["setpriv", "--reuid=nobody", ...groups];
+        const text = await refuses(["--user", NOBODY], { home, as });
+        expect(text).toMatch(/Cannot stay nobody: it is in the group root\n.*hint: .* in another group/s);
+      }
+    } finally {
+      rmSync(home, { recursive: true, force: true });
     }
   });
 

@@ -1,3 +1,4 @@
+import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -155,6 +156,24 @@ describe("tgws config init", () => {
     expect(kept()).toBe("port = 5\n");
   });
 
+  test("writes a number only where it is read back as it was given", async () => {
+    const { code } = await runTgws(
+      "config",
+      "init",
+      "--status-token",
+      "1.50",
+      "--tls-ca",
+      "5.0",
+      "--buffer-mb",
+      "1.5",
+    );
+    expect(code).toBe(0);
+    const { settings } = JSON.parse((await runTgws("config", "show", "--json")).stdout) as SettingsJson;
+    expect(kept()).toContain('\nstatus-token = "1.50"\n');
+    expect(settings["tls-ca"]?.value).toBe("5.0");
+    expect(kept()).toContain("\nbuffer-mb = 1.5\n");
+  });
+
   test("writes the file that --config names", async () => {
     const other = join(home, "deep", "other.toml");
     expect((await runTgws("config", "init", "--config", other)).code).toBe(0);
@@ -302,6 +321,38 @@ describe("tgws users", () => {
     });
     expect(kept()).toBe(`[users.ann] # her\nsecret = "${OTHER}" # s\nquota-gb = 2\n`);
   });
+
+  test("does not say that links stop working which do not", async () => {
+    write(`[users.ann]\nsecret = "${HEX}"\n`);
+    expect((await runTgws("users", "set", "ann", "--secret", `dd${HEX}`)).stdout).toBe("Changed ann\n");
+    const fakeTls = `ee${HEX}${Buffer.from("example.com").toString("hex")}`;
+    expect((await runTgws("users", "set", "ann", "--secret", fakeTls)).stdout).toContain(
+      "do not work any more",
+    );
+    expect((await runTgws("users", "set", "ann", "--secret", fakeTls)).stdout).toBe("Changed ann\n");
+  });
+
+  test("says of a damaged database what became of it, and of a locked one what to do", async () => {
+    write(`[users.ann]\nsecret = "${HEX}"\n`);
+    const database = join(home, "usage.db");
+    writeFileSync(database, "this is no database, but it is long enough to be looked at".repeat(100));
+    expect(await runTgws("users", "reset", "ann")).toEqual({
+      code: 0,
+      stdout: "The traffic of ann counts from zero\n",
+      stderr: `tgws: Cannot use ${database}: damaged: moved aside, and made anew\n`,
+      progress: "",
+    });
+    const other = new Database(database);
+    other.run("BEGIN IMMEDIATE");
+    const { code, stderr } = await runTgws("users", "reset", "ann");
+    other.close();
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr:
+        `tgws: Cannot use ${database}: SQLITE_BUSY\n` +
+        "hint: another program keeps it locked: try again, or close that program\n",
+    });
+  }, 30_000);
 
   test("shows and resets what was used", async () => {
     write(

@@ -260,8 +260,9 @@ describe("parseConfig(), upstream proxy", () => {
     const issues = issuesOf({ port: ["x"], upstreamProxy: ["ftp://me:hunter2@192.0.2.1"] });
     expect(issues.map(({ path }) => path)).toEqual(["--port", "--upstream-proxy"]);
     expect(issues[1]?.message).toBe("Cannot use a proxy of kind ftp://: only http and socks5 are spoken");
-    expect(issuesOf({ upstreamProxy: ["socks5://h:0"] })).toMatchObject([
-      { message: "Cannot read the proxy: no port has the number 0" },
+    // With the host forgotten, this is a password.
+    expect(issuesOf({ upstreamProxy: ["socks5://me:99887766"] })).toMatchObject([
+      { message: "Cannot read the proxy: the port is not from 1 to 65535" },
     ]);
     expect(issuesOf({ upstreamProxy: ["socks5://a\u202eb"] })).toMatchObject([
       { message: "Cannot read the proxy: no host is called a?b" },

@@ -146,6 +146,11 @@ describe("removeUser()", () => {
     ],
     ["users.a.secret = 'a'\nusers.b.secret = 'b'\n", "users.b.secret = 'b'\n"],
     ["[users.a]", ""],
+    ["  [users.a]\n  secret = 'a'\n  [users.b]\n  secret = 'b'\n", "  [users.b]\n  secret = 'b'\n"],
+    [
+      "[users]\n# who pays\n[users.a]\nsecret = 'a'\n\n# the next one\n",
+      "[users]\n# who pays\n\n# the next one\n",
+    ],
   ])("leaves the rest of %j", async (text, left) => {
     expect(await removeUser(text, "a")).toBe(left);
   });

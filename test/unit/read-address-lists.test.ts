@@ -76,6 +76,8 @@ describe("readAddressLists()", () => {
   test("does not repeat what may be a secret: another file of ours may have been named", async () => {
     const [issue] = await issuesOf({ allow: [file("00112233445566778899aabbccddeeff\n")] });
     expect(issue?.message).toContain('line 1, "(a secret)": not an IP address');
+    const [other] = await issuesOf({ allow: ["ABEiM0RVZneImaq7zN3u%2Fw%3D%3D"] });
+    expect(other?.message).toBe("cannot read (a secret): no such file");
   });
 
   test("says of a file that is something else how many lines are wrong, and quotes little of them", async () => {

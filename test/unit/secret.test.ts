@@ -41,6 +41,8 @@ describe("parseSecret()", () => {
     ["hexadecimal with DD", `DD${hex(KEY).toUpperCase()}`],
     ["base64 with dd", base64(PADDED)],
     ["base64url with dd", base64url(PADDED)],
+    ["base64 in the escapes of a link", encodeURIComponent(base64(KEY))],
+    ["base64 with dd in the escapes of a link", encodeURIComponent(base64(PADDED))],
     ["a copy with white space around it", `  ${hex(KEY)}\n`],
   ])("reads the 16 key bytes from %s", (_, text) => {
     expect(parseSecret(text)).toEqual(KEY);
@@ -194,9 +196,15 @@ describe("looksLikeSecret() and redact()", () => {
     "12345678901234567890123456789012",
     base64url(KEY),
     "https://t.me/proxy?server=a&port=1&secret=7vv7%2B%2F%2F7%2B%2Fv%2B%2B%2Fv7%2b%2fv7%2B%2FthLmV4YW1wbGU%3D",
+    "%4aghijklmnopqrstuvwxY1",
   ])("hide what may be most of one, with the word around it: %s", (text) => {
     expect(redact(text)).toBe("(a secret)");
     expect(redact(`a ${text} b`)).toBe("a (a secret) b");
+  });
+
+  test("know one in a link's own escapes", () => {
+    expect(looksLikeSecret(encodeURIComponent(base64(KEY)))).toBe(true);
+    expect(looksLikeSecret("ABEiM0RVZneImaq7zN3u%2Fw%3D%3D")).toBe(true);
   });
 
   test.each([

@@ -1,6 +1,15 @@
 import { Database } from "bun:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { StateFileError } from "../../src/config/state-file.ts";
@@ -156,6 +165,21 @@ describe("UsageStore", () => {
     expect(existsSync(`${path}.damaged`)).toBe(true);
     store.close();
     expect((await openStore()).totals().size).toBe(1);
+  });
+
+  test("writes what it knows to a new file when another process has moved the old one aside", async () => {
+    const serving = await openStore();
+    serving.add(deltas({ ann: [1, 2], bob: [3, 4] }));
+    renameSync(path, `${path}.damaged`);
+    for (const suffix of ["-wal", "-shm"]) rmSync(path + suffix, { force: true });
+    const command = await openStore();
+    command.reset("ann");
+    command.close();
+    expect(asObject(serving.add(deltas({ ann: [1, 1], bob: [1, 1] })))).toEqual({ bob: { up: 4, down: 5 } });
+    expect(serving.takeResets()).toEqual(["ann"]);
+    serving.close();
+    expect(asObject((await openStore()).totals())).toEqual({ bob: { up: 4, down: 5 } });
+    expect(failures).toEqual([]);
   });
 
   test("works in memory where there can be no file", async () => {

@@ -49,12 +49,13 @@ const CLEAR = /^ee([0-9a-f]{32})(.*\..*)$/is;
  *      dd key(16)          padded
  *      ee key(16) domain   fake TLS
  *
- * A link to a proxy will do, too, and so will `ee` and a key in hexadecimal with a domain in clear after them.
+ * A link to a proxy will do, too, or what its `secret=` says, in the link's escapes; and so will `ee` and a key in
+ * hexadecimal with a domain in clear after them.
  *
  * @throws {FormatError} `BAD_SECRET` for anything else. The message does not quote it.
  */
 export function parseSecretText(text: string): ParsedSecret {
-  const trimmed = isLink(text) ? secretOfLink(text.trim()) : text.trim();
+  const trimmed = unescapeUrl(isLink(text) ? secretOfLink(text.trim()) : text.trim());
   if (trimmed === "") throw new FormatError("BAD_SECRET", "Cannot use secret: it is empty", HINT);
   const [, key, clear] = CLEAR.exec(trimmed) ?? [];
   if (key !== undefined && clear !== undefined)
@@ -91,7 +92,7 @@ export function isLink(text: string): boolean {
 
 /** Whether `text` could be somebody's secret, and must not be repeated in a message. */
 export function looksLikeSecret(text: string): boolean {
-  const bytes = decode(text.trim());
+  const bytes = decode(unescapeUrl(text.trim()));
   if (bytes === undefined || bytes.length < SECRET_LENGTH) return false;
   return bytes.length === SECRET_LENGTH || bytes[0] === DD || bytes[0] === EE;
 }
@@ -101,7 +102,9 @@ export function looksLikeSecret(text: string): boolean {
  * was cut off or mistyped is still most of a key.
  */
 export function redact(text: string): string {
-  return text.replaceAll(/\S+/g, (word) => (holdsKey(unescapeUrl(word)) ? "(a secret)" : word));
+  return text.replaceAll(/\S+/g, (word) =>
+    holdsKey(word) || holdsKey(unescapeUrl(word)) ? "(a secret)" : word,
+  );
 }
 
 /**
@@ -137,7 +140,7 @@ function secretOfLink(link: string): string {
       "a link has secret=... in it",
     );
   }
-  return unescapeUrl(written);
+  return written;
 }
 
 /** Base64 in a link may have its `+`, `/` and `=` as `%2B`, `%2F` and `%3D`. */
