@@ -256,6 +256,31 @@ describe("RemoteGate", () => {
     await pass(clock, 1_500);
     expect(moved).toBeGreaterThan(rate * 1.5 * 0.85);
   });
+
+  test("does not ask for each byte that comes in while answers are on their way", async () => {
+    const rate = 1_000_000;
+    const { asked, first } = join(user({ rateBytes: rate }));
+    const { rate: bucket } = await (await first.remote.arrive(ADDRESS)).enter("ann");
+    const startedAt = performance.now();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let moved = 0;
+    const run = (): void => {
+      if (bucket === undefined || moved > 400_000) {
+        resolve();
+        return;
+      }
+      while (!bucket.empty) {
+        bucket.spend(4_096);
+        moved += 4_096;
+      }
+      bucket.whenReady(run);
+    };
+    run();
+    await within(promise, "what takes 0.3 s at that rate");
+    const most = (rate / 1_000) * (performance.now() - startedAt + 100); // what may pass at once, too
+    const questions = asked.filter(({ type }) => type === "lease").length;
+    expect(questions).toBeLessThan(most / 20_000 + 10); // at least a turn's bytes each
+  });
 });
 
 describe("RemoteHellos", () => {
