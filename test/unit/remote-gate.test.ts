@@ -203,6 +203,16 @@ describe("RemoteGate", () => {
     expect([asked, told, late].map(({ rate }) => rate)).toEqual([undefined, undefined, undefined]);
   });
 
+  test("gives a rate to the first of a user who comes before the worker knows that there is one", async () => {
+    const { gate, first } = join(user());
+    first.remote.configure({ limitsAddresses: false, limitedUsers: new Set() });
+    gate.configure({ users: [user({ rateBytes: 100_000 })], limits: NO_LIMITS });
+    await Bun.sleep(0);
+    const grant = await (await first.remote.arrive(ADDRESS)).enter("ann");
+    await Bun.sleep(0);
+    expect(grant.rate).toBeDefined();
+  });
+
   test("lets nobody in, and keeps nobody waiting, without a supervisor", async () => {
     const { first } = join(user());
     const waiting = first.remote.arrive(ADDRESS);
