@@ -1,5 +1,4 @@
 import type { Config } from "../config/config.ts";
-import { readAddressLists, readList } from "./read-address-lists.ts";
 import { readPem, readTrust } from "./trust.ts";
 
 /** Reads a file that the configuration names. @throws {Error} When it cannot be read. */
@@ -24,7 +23,10 @@ export async function readNamedFiles(config: Config): Promise<NamedFiles> {
     };
   };
   await readTrust(config, keeping(readPem));
-  await readAddressLists(config, keeping(readList));
+  if (config.allow.length > 0 || config.deny.length > 0) {
+    const { readAddressLists, readList } = await import("./read-address-lists.ts"); // few have lists
+    await readAddressLists(config, keeping(readList));
+  }
   return files;
 }
 

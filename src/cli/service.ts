@@ -56,7 +56,8 @@ export class Service {
   readonly #restorer: Restorer;
   readonly #make: (settings: Settings, before: Setup) => Promise<Setup>;
   readonly #network: NetworkWatch;
-  readonly #keeping: Round | undefined;
+  /** Until it leaves. */
+  #keeping: Round | undefined;
   #setup: Setup;
   /** By routes: how many setups have them whose sessions are not all gone. */
   readonly #uses = new Map<RouteSet, number>();
@@ -166,9 +167,10 @@ export class Service {
   }
 
   #leave(): void {
-    // Now, and not with the last session: by then somebody who has taken its place keeps what was learned since.
+    // Once, and not with the last session: by then somebody who has taken its place keeps what was learned since.
+    if (this.#keeping !== undefined) this.#keepRoutes();
     this.#keeping?.stop();
-    if (this.#deps.keepsRoutes) this.#keepRoutes();
+    this.#keeping = undefined;
     this.#network.stop();
     this.#restorer.close();
     this.#setup.disguise?.cover.close();

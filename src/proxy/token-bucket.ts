@@ -76,9 +76,14 @@ export class TokenBucket implements RateBucket {
     this.#tokens -= bytes;
   }
 
-  /** Takes up to `most` bytes; returns how many, 0 when it is empty. What is not used can be given back by `spend(-n)`. */
+  /**
+   * Takes up to `most` bytes; returns how many. What is not used can be given back by `spend(-n)`.
+   *
+   * 0 when there are neither so many nor enough for a turn: whoever gets less than it needs asks again at once, and would
+   * do so all the time for the few bytes that have come meanwhile.
+   */
   take(most: number): number {
-    if (this.empty) return 0;
+    if (this.empty || this.#tokens < Math.min(most, this.#turn)) return 0;
     const taken = Math.min(most, Math.floor(this.#tokens));
     this.#tokens -= taken;
     return taken;

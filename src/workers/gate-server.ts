@@ -46,9 +46,11 @@ export class GateServer {
     try {
       const arrived = this.#gate.arrive(address);
       this.#visits.set(visit, arrived);
-      arrived.enter(user);
+      const bucket = arrived.enter(user).rate;
+      // The worker does not know of it yet; it was told when this user was not there.
+      if (bucket instanceof TokenBucket) this.#post({ type: "rate", user, rate: bucket.rate });
     } catch (error) {
-      // A limit is as new as that: it holds for those who come next. Who may not be here at all has to go.
+      // Another limit is as new as that: it holds for those who come next. Who may not be here at all has to go.
       if (BARRED.has(refusalOf(error))) this.#post({ type: "revoke", users: [user] });
     }
   }

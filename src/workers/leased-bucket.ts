@@ -1,6 +1,6 @@
 import type { RateBucket } from "../proxy/gate.ts";
 
-/** So much of a second is asked for at a time: twenty messages a second at full speed. */
+/** So much of a second is asked for at a time: twenty messages a second, or fifty of a user who wants more than the rate. */
 const LEASE_S = 0.05;
 /** Less is not worth a message, in bytes. */
 const LEAST_LEASE = 16 * 1024;

@@ -203,6 +203,16 @@ describe("RemoteGate", () => {
     expect([asked, told, late].map(({ rate }) => rate)).toEqual([undefined, undefined, undefined]);
   });
 
+  test("gives a rate to the first of a user who comes before the worker knows that there is one", async () => {
+    const { gate, first } = join(user());
+    first.remote.configure({ limitsAddresses: false, limitedUsers: new Set() });
+    gate.configure({ users: [user({ rateBytes: 100_000 })], limits: NO_LIMITS });
+    await Bun.sleep(0);
+    const grant = await (await first.remote.arrive(ADDRESS)).enter("ann");
+    await Bun.sleep(0);
+    expect(grant.rate).toBeDefined();
+  });
+
   test("lets nobody in, and keeps nobody waiting, without a supervisor", async () => {
     const { first } = join(user());
     const waiting = first.remote.arrive(ADDRESS);
@@ -255,6 +265,31 @@ describe("RemoteGate", () => {
     run();
     await pass(clock, 1_500);
     expect(moved).toBeGreaterThan(rate * 1.5 * 0.85);
+  });
+
+  test("does not ask for each byte that comes in while answers are on their way", async () => {
+    const rate = 1_000_000;
+    const { asked, first } = join(user({ rateBytes: rate }));
+    const { rate: bucket } = await (await first.remote.arrive(ADDRESS)).enter("ann");
+    const startedAt = performance.now();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let moved = 0;
+    const run = (): void => {
+      if (bucket === undefined || moved > 400_000) {
+        resolve();
+        return;
+      }
+      while (!bucket.empty) {
+        bucket.spend(4_096);
+        moved += 4_096;
+      }
+      bucket.whenReady(run);
+    };
+    run();
+    await within(promise, "what takes 0.3 s at that rate");
+    const most = (rate / 1_000) * (performance.now() - startedAt + 100); // what may pass at once, too
+    const questions = asked.filter(({ type }) => type === "lease").length;
+    expect(questions).toBeLessThan(most / 20_000 + 10); // at least a turn's bytes each
   });
 });
 

@@ -11,10 +11,21 @@ describe("TokenBucket", () => {
     expect(bucket.take(500 * KB)).toBe(100 * KB);
     expect(bucket.empty).toBe(true);
     expect(bucket.take(1)).toBe(0);
-    clock.pass(10);
-    expect(bucket.take(500 * KB)).toBe(10 * KB);
+    clock.pass(20);
+    expect(bucket.take(500 * KB)).toBe(20 * KB);
     clock.pass(60_000);
     expect(bucket.take(500 * KB)).toBe(100 * KB);
+  });
+
+  test("gives no less than it was asked for, or than a turn's bytes", () => {
+    const clock = new ManualClock();
+    const bucket = new TokenBucket(1_000 * KB, clock);
+    bucket.take(100 * KB);
+    clock.pass(10);
+    expect(bucket.take(500 * KB)).toBe(0);
+    expect(bucket.take(4 * KB)).toBe(4 * KB);
+    clock.pass(14);
+    expect(bucket.take(500 * KB)).toBe(20 * KB);
   });
 
   test("owes what was spent beyond it", () => {
