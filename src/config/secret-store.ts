@@ -96,10 +96,12 @@ function createSecret(path: string): string {
 }
 
 function fileError(verb: "read" | "write", path: string, error: unknown): StartError {
+  const elsewhere = "set TGWS_HOME to a folder of your own, or give one with --secret";
+  const disk = hintOnDisk(error);
   return new StartError(
     "FILE",
     `Cannot ${verb} the secret: ${path} (${reasonOf(error)})`,
-    `${hintOnDisk(error) ?? "set TGWS_HOME to a folder of your own"}, or give one with --secret`,
+    disk === undefined ? elsewhere : `${disk}; or ${elsewhere}`,
     error,
   );
 }
