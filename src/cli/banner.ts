@@ -22,7 +22,9 @@ const STDOUT = 1;
 
 /** What draws QR codes, loaded where somebody can see them; `undefined` unless standard output is a terminal. */
 export async function loadQrCodes(): Promise<BannerFacts["drawQrCode"]> {
-  return isatty(STDOUT) ? (await import("./qr-code.ts")).drawQrCode : undefined; // a service does without
+  if (!isatty(STDOUT)) return undefined; // a service does without
+  const { drawQrCode } = await import("./qr-code.ts");
+  return (text) => drawQrCode(text, process.stdout.columns);
 }
 
 /** Columns that lists are broken at; links are as long as they are. */

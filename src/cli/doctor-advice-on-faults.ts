@@ -3,7 +3,13 @@ import { formatHostPort } from "../net/outbound-proxy.ts";
 import type { DcTarget } from "../protocol/mtproto/dc.ts";
 import { DEFAULT_DC_IPS, webSocketDc } from "../protocol/mtproto/dc-addresses.ts";
 import type { RouteId } from "../upstream/route.ts";
-import { failedStatus, type TargetDiagnosis, type WayDiagnosis, works } from "./doctor-diagnosis.ts";
+import {
+  failedStage,
+  failedStatus,
+  type TargetDiagnosis,
+  type WayDiagnosis,
+  works,
+} from "./doctor-diagnosis.ts";
 import {
   type Failure,
   failuresOf,
@@ -85,13 +91,32 @@ function wantsLogin({ status, message }: RouteError): boolean {
 
 const onCertificates: Rule = ({ failures }) => {
   const found = having(failures, "TLS");
-  if (found.length === 0) return [];
-  return [
-    `The certificate or the TLS handshake is not what it should be on ${routesOf(found)}: somebody is in ` +
-      "between. If that is a filter that you trust, give its certificate with --tls-ca; otherwise " +
-      "use another network.",
-  ];
+  const untimely = found.filter(isUntimely);
+  const others = found.filter((failure) => !untimely.includes(failure));
+  const lines: string[] = [];
+  if (untimely.length > 0) {
+    const time = new Date().toISOString().slice(0, 16).replace("T", " ");
+    lines.push(
+      `The certificates on ${routesOf(untimely)} are not valid at the time that this machine's clock shows, ` +
+        `${time} UTC. If that is wrong, set the clock: timedatectl shows whether it sets itself. If it is ` +
+        "right, somebody is in between.",
+    );
+  }
+  if (others.length > 0) {
+    lines.push(
+      `The certificate or the TLS handshake is not what it should be on ${routesOf(others)}: somebody is in ` +
+        "between. If that is a filter that you trust, give its certificate with --tls-ca; otherwise " +
+        "use another network.",
+    );
+  }
+  return lines;
 };
+
+/** Whether a certificate is too young or too old; a machine without a clock of its own starts in the past. */
+function isUntimely({ way, error }: Failure): boolean {
+  const text = `${error.message} ${failedStage(way)?.error?.message ?? ""}`; // the WebSocket's error has no more than words
+  return /\bCERT_(?:NOT_YET_VALID|HAS_EXPIRED)\b/.test(text);
+}
 
 const onRedirects: Rule = ({ failures, dead }) => {
   const redirects = having(failures, "REDIRECT").filter(({ way }) => isDirect(way));

@@ -5,6 +5,8 @@ import { type Round, Rounds } from "../net/rounds.ts";
 const LOOK_MS = 1_000;
 /** An editor may remove a file before it puts the new one there: so many looks long. */
 const MISSING_LOOKS = 3;
+/** A file that is replaced again and again is whole each time: so many looks are waited for the last of them. */
+const REPLACED_LOOKS = 3;
 
 /** By path: what tells one state of a file from another. */
 export type FileStates = ReadonlyMap<string, string>;
@@ -26,8 +28,10 @@ export class FileWatch {
   /** By path: how it was when it was last acted upon. */
   #files: FileStates = new Map();
   /** How the files were at the last look, when that was a change: it is acted upon when it lasts. */
-  #pending: string | undefined;
+  #pending: FileStates | undefined;
   #missing = 0;
+  /** How many looks in a row have found other files in the place of the changed ones. */
+  #replaced = 0;
   #round: Round | undefined;
 
   /** @param onChange Must not throw. */
@@ -49,26 +53,33 @@ export class FileWatch {
   }
 
   #look(): void {
-    const changed: [path: string, state: string][] = [];
+    const changed = new Map<string, string>();
     for (const [path, before] of this.#files) {
       const now = look(path);
-      if (now !== before) changed.push([path, now]);
+      if (now !== before) changed.set(path, now);
     }
-    if (changed.length === 0) {
-      this.#pending = undefined;
-      return;
-    }
-    const state = JSON.stringify(changed);
-    const lasts = state === this.#pending; // it is not being written any more
-    this.#pending = state;
+    const last = this.#pending;
+    this.#pending = changed.size === 0 ? undefined : changed;
+    if (changed.size > 0 && !this.#waits(changed, last)) this.#act(changed);
+  }
+
+  /** Whether the files may still be written, or come back. @param last How those that had changed were at the last look. */
+  #waits(changed: FileStates, last: FileStates | undefined): boolean {
+    const lasts = last?.size === changed.size && [...changed].every(([path, now]) => last.get(path) === now);
     if (!lasts) {
       this.#missing = 0;
-      return;
+      const replaced = [...changed].every(([path, now]) => isReplaced(last?.get(path), now));
+      this.#replaced = replaced ? this.#replaced + 1 : 0;
+      return this.#replaced < REPLACED_LOOKS;
     }
     this.#missing += 1;
-    if (changed.some(([, how]) => how === MISSING) && this.#missing < MISSING_LOOKS) return;
+    return [...changed.values()].includes(MISSING) && this.#missing < MISSING_LOOKS;
+  }
+
+  #act(changed: FileStates): void {
     this.#files = new Map([...this.#files, ...changed]);
     this.#pending = undefined;
+    this.#replaced = 0;
     this.#onChange();
   }
 }
@@ -79,8 +90,16 @@ function look(path: string): string {
   try {
     // Without an error for what is not there: that may stay so for as long as the program runs.
     const status = statSync(path, { throwIfNoEntry: false });
-    return status === undefined ? MISSING : `${status.mtimeMs} ${status.size} ${status.ino}`;
+    if (status === undefined) return MISSING;
+    const { ino, mtimeMs, size, mode, uid, gid } = status; // with the rights: one that could not be read may be now
+    return [ino, mtimeMs, size, mode, uid, gid].join(" ");
   } catch {
     return MISSING;
   }
+}
+
+/** Whether there is another file now in the place of what was there: nobody is writing it any more. */
+function isReplaced(before: string | undefined, now: string): boolean {
+  const [inode] = now.split(" ", 1);
+  return before !== undefined && now !== MISSING && before.split(" ", 1)[0] !== inode;
 }

@@ -26,6 +26,8 @@ export class Reloader {
   readonly #options: ReloaderOptions;
   readonly #watch: FileWatch;
   #current: LoadedConfig;
+  /** How its files were when it was read. */
+  #files: FileStates;
   #running = false;
   /** Somebody has asked once more meanwhile. */
   #again = false;
@@ -36,6 +38,7 @@ export class Reloader {
   constructor(options: ReloaderOptions) {
     this.#options = options;
     this.#current = options.current;
+    this.#files = options.files;
     this.#watch = new FileWatch(() => this.reload(), options.rounds);
     this.#watch.watch(options.files);
   }
@@ -95,12 +98,15 @@ export class Reloader {
       this.#loadedAt = Date.now();
       this.#lastError = undefined;
       const changes = compareConfigs(before.raw, found.raw);
-      log.info(`configuration reloaded: ${describeChanges(changes)}`);
+      log.info(
+        `configuration reloaded: ${describeChanges(changes, changedLists(before, this.#files, files))}`,
+      );
       for (const warning of found.warnings) if (!before.warnings.includes(warning)) log.warn(warning);
       if (changes.atStart.length > 0)
         log.warn(`takes effect at the next start only: ${namesOf(changes.atStart)}`);
       const named = filesOf(next);
       files = new Map([...files].filter(([path]) => named.includes(path)));
+      this.#files = files;
     } catch (error) {
       this.#lastError = error instanceof Error ? error.message : String(error);
       for (const line of explain(error)) log.error(`the configuration stays as it was: ${line}`);
@@ -147,9 +153,18 @@ function keepAtStart(before: RawConfig, found: RawConfig): RawConfig {
   return raw;
 }
 
+/** Files that the configuration has named all along, and that are others now. */
+function changedLists({ place }: LoadedConfig, before: FileStates, now: FileStates): string[] {
+  return [...now].flatMap(([path, state]) => {
+    const known = before.get(path);
+    return path !== place && known !== undefined && known !== state ? [path] : [];
+  });
+}
+
 /** The names of what has changed, never the values: they may be secret. */
-function describeChanges({ live, users }: ConfigChanges): string {
+function describeChanges({ live, atStart, users }: ConfigChanges, lists: readonly string[]): string {
   const parts = live.length === 0 ? [] : [`changed ${namesOf(live)}`];
+  if (lists.length > 0) parts.push(`read ${listSome(lists)} again`);
   for (const [what, names] of [
     ["new users", users.added],
     ["removed users", users.removed],
@@ -157,7 +172,8 @@ function describeChanges({ live, users }: ConfigChanges): string {
   ] as const) {
     if (names.length > 0) parts.push(`${what} ${listSome(names)}`);
   }
-  return parts.join("; ") || "nothing has changed";
+  if (parts.length > 0) return parts.join("; ");
+  return atStart.length > 0 ? "nothing that can change now" : "nothing has changed";
 }
 
 function namesOf(fields: readonly FieldName[]): string {

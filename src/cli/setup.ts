@@ -13,6 +13,7 @@ import type { Restorer } from "../upstream/restorer.ts";
 import { buildRoutes, type RouteCounts, type RouteDeps, type RouteSet } from "./build-routes.ts";
 import type { Settings } from "./engine.ts";
 import { readerOf } from "./named-files.ts";
+import type { ReadAddressLists } from "./read-address-lists.ts";
 import type { State } from "./state.ts";
 import { readTrust } from "./trust.ts";
 
@@ -25,6 +26,8 @@ export interface Setup {
   readonly disguise: Disguise | undefined;
   /** The same for the cover sites. */
   readonly coverKey: string;
+  /** `undefined`: none are configured. */
+  readonly addresses: ReadAddressLists | undefined;
 }
 
 /** What all of them share. */
@@ -75,7 +78,7 @@ export async function makeSetup(
   const trust = await readTrust(config, readText);
   const limitsAddresses = config.allow.length > 0 || config.deny.length > 0; // few do
   const addresses = limitsAddresses
-    ? (await (await import("./read-address-lists.ts")).readAddressLists(config, readText)).lists
+    ? await (await import("./read-address-lists.ts")).readAddressLists(config, readText, before?.addresses)
     : undefined;
   const routesKey = createHash("sha256")
     .update(JSON.stringify([pick(raw, ROUTE_FIELDS), trust.ca]))
@@ -110,7 +113,7 @@ export async function makeSetup(
     disguise,
     trustedProxies: config.proxyProtocol ? config.trustedProxies : undefined,
     gate,
-    addresses,
+    addresses: addresses?.lists,
     routes: routes.routes,
     standings: state.standings,
     replays,
@@ -119,7 +122,7 @@ export async function makeSetup(
     handshakeTimeoutMs: config.handshakeTimeoutMs,
     adjustTarget: config.forceTestDc ? toTestTarget : toItself,
   };
-  return { deps, routes, routesKey, disguise, coverKey };
+  return { deps, routes, routesKey, disguise, coverKey, addresses };
 }
 
 // Functions that a setup has are made outside of `makeSetup`: made there, each would hold its parameters, with them the

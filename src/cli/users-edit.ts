@@ -4,7 +4,7 @@ import { editFile } from "../config/edit-file.ts";
 import { addUser, changeUser, removeUser, type UserChanges, userNames } from "../config/edit-users.ts";
 import { configFilePath } from "../config/load-config.ts";
 import { nearestOf } from "../config/nearest.ts";
-import { reasonOf } from "../config/private-file.ts";
+import { hintOnDisk, reasonOf } from "../config/private-file.ts";
 import { quote } from "../config/quote.ts";
 import { generateSecret } from "../config/secret-store.ts";
 import type { StateFileError } from "../config/state-file.ts";
@@ -50,6 +50,7 @@ export async function addToFile(name: string, { given, rest }: OwnArgs): Promise
   const config = reload(rest);
   console.log(`Added ${name} to ${path}`);
   if (kept) console.log(`Added ${FIRST_USER}, too: the secret that was served so far`);
+  warnOfExpiry(name, config);
   if (config.port !== 0) await printUserLinks(config, name); // a link needs the real port
 }
 
@@ -67,6 +68,7 @@ export async function setInFile(name: string, { given, rest }: OwnArgs): Promise
     return changeUser(text, name, changes);
   });
   console.log(`Changed ${name}`);
+  if (changes.expires !== undefined) warnOfExpiry(name, config);
   const now = linksOf(config, name);
   if (links.some((line) => !now.includes(line)))
     console.log(`The old links do not work any more: tgws users link ${name} prints new ones`);
@@ -87,11 +89,12 @@ export async function switchInFile(
 ): Promise<void> {
   const enabled = verb === "enable";
   let done = false;
-  await change(name, rest, (text, config) => {
-    done = config.users.find((user) => user.name === name)?.enabled !== enabled;
+  const { config } = await change(name, rest, (text, before) => {
+    done = before.users.find((user) => user.name === name)?.enabled !== enabled;
     return done ? changeUser(text, name, { enabled: String(enabled) }) : text;
   });
   console.log(done ? `${name} is ${verb}d` : `${name} was ${verb}d already`);
+  if (enabled) warnOfExpiry(name, config);
 }
 
 /** Takes a user out of the file, and forgets the traffic. @throws {ConfigError | StartError} */
@@ -114,6 +117,14 @@ export async function resetUsage(name: string, { rest }: OwnArgs): Promise<void>
   if (!config.users.some((user) => user.name === name)) throw notThere(name, config);
   await forgetUsage(name);
   console.log(`The traffic of ${name} counts from zero`);
+}
+
+/** A year that was not typed right is not seen in links that look well. */
+function warnOfExpiry(name: string, { users }: Config): void {
+  const expiresAt = users.find((user) => user.name === name)?.expiresAt;
+  if (expiresAt === undefined || expiresAt > Date.now()) return;
+  const time = new Date(expiresAt).toISOString().slice(0, 16).replace("T", " ");
+  console.error(`tgws: ${name} has expired at ${time} UTC, and is not served: --expires sets another date`);
 }
 
 /** Prints the links of one user. */
@@ -226,6 +237,6 @@ async function forgetUsage(name: string): Promise<void> {
   }
   const hint = reasonOf(failure.cause).startsWith("SQLITE_BUSY")
     ? "another program keeps it locked: try again, or close that program"
-    : "run this as the user that tgws runs as, or as root; see whether the disk is full or read-only";
+    : (hintOnDisk(failure.cause) ?? "run this as the user that tgws runs as, or as root");
   throw new StartError("FILE", failure.message, hint, failure);
 }

@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import {
   chmodSync,
   closeSync,
-  fsyncSync,
   lchownSync,
   lstatSync,
   mkdirSync,
@@ -18,7 +17,7 @@ import {
 } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { StartError } from "../core/errors.ts";
-import { hasCode, reasonOf, writeBeside } from "./private-file.ts";
+import { hasCode, reasonOf, syncFile, writeBeside } from "./private-file.ts";
 import { readFileText } from "./toml-file.ts";
 
 /** How long to wait for another program that edits the file, and how often to look. */
@@ -66,12 +65,7 @@ function replace(target: string, text: string, before: string | undefined): bool
   const status = statusOf(target);
   return writeBeside(target, text, (temporary) => {
     if (status !== undefined) adopt(temporary, status);
-    const fd = openSync(temporary, "r+");
-    try {
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
+    syncFile(temporary);
     if (readFileText(target)?.text !== before) return false;
     renameSync(temporary, target);
     return true;

@@ -1,5 +1,16 @@
 import { randomBytes } from "node:crypto";
-import { chmodSync, lchownSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  fsyncSync,
+  lchownSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname } from "node:path";
 
 /** Reads a small file of ours and takes the rights of others away; `undefined` when there is none. */
@@ -33,6 +44,16 @@ export function writeBeside<T>(path: string, text: string | Uint8Array, place: (
   }
 }
 
+/** Waits until the disk has a file: one that is put in its place before that may be empty after a power cut. */
+export function syncFile(path: string): void {
+  const fd = openSync(path, "r+");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /**
  * Gives a new file to whom the folder belongs that it is in, where root has made it: `sudo tgws users add` in the folder
  * of a service must not make a file that the service cannot read.
@@ -46,6 +67,12 @@ export function ownLikeFolder(path: string): void {
 /** What a person needs of a file system's error: `EACCES`. */
 export function reasonOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : String(error);
+}
+
+/** What to look at when the disk itself refuses, whoever asks; `undefined` for another error. */
+export function hintOnDisk(error: unknown): string | undefined {
+  const full = ["ENOSPC", "EDQUOT", "EROFS", "EIO", "SQLITE_FULL"].some((code) => hasCode(error, code));
+  return full ? "see whether the disk is full or read-only" : undefined;
 }
 
 /** Whether the file system refused with `code`. */

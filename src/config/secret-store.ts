@@ -4,7 +4,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { StartError } from "../core/errors.ts";
 import { parseSecret, SECRET_LENGTH } from "../protocol/mtproto/secret.ts";
-import { hasCode, readPrivate, reasonOf, writeBeside } from "./private-file.ts";
+import { hasCode, hintOnDisk, readPrivate, reasonOf, syncFile, writeBeside } from "./private-file.ts";
 
 /** The environment variables that say where configuration is kept. */
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -81,6 +81,7 @@ function createSecret(path: string): string {
   const text = `${generateSecret().toHex()}\n`;
   try {
     return writeBeside(path, text, (temporary) => {
+      syncFile(temporary); // links are given away at once: a power cut must not take the secret back
       try {
         linkSync(temporary, path); // unlike a rename, this does not replace one that came in between
       } catch (error) {
@@ -95,10 +96,12 @@ function createSecret(path: string): string {
 }
 
 function fileError(verb: "read" | "write", path: string, error: unknown): StartError {
+  const elsewhere = "set TGWS_HOME to a folder of your own, or give one with --secret";
+  const disk = hintOnDisk(error);
   return new StartError(
     "FILE",
     `Cannot ${verb} the secret: ${path} (${reasonOf(error)})`,
-    "set TGWS_HOME to a folder of your own, or give one with --secret",
+    disk === undefined ? elsewhere : `${disk}; or ${elsewhere}`,
     error,
   );
 }

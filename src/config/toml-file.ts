@@ -13,6 +13,10 @@ const DEEPEST = 3;
 /** Bun's parser takes time by the square of the keys in a table: for so many it is a third of a second. */
 const MOST_STATEMENTS = 16_000;
 
+/** A service may be another user than whoever has written the file, or have the home folder of another one. */
+const UNREADABLE_HINT =
+  "the user that tgws runs as has to be able to read it: chgrp and chmod 640; TGWS_HOME or --config names another";
+
 /** A configuration file as it is on the disk. */
 export interface FileText {
   readonly text: string;
@@ -49,7 +53,8 @@ export function readFileText(path: string): FileText | undefined {
   } catch (error) {
     if (error instanceof ConfigError) throw error;
     if (hasCode(error, "ENOENT") || hasCode(error, "ENOTDIR")) return undefined;
-    throw problem(path, `cannot be read: ${reasonOf(error)}`);
+    const hint = hasCode(error, "EACCES") ? UNREADABLE_HINT : undefined;
+    throw problem(path, `cannot be read: ${reasonOf(error)}`, hint);
   }
 }
 
@@ -93,8 +98,8 @@ function decode(path: string, bytes: Uint8Array): string {
   }
 }
 
-function problem(path: string, message: string): ConfigError {
-  return new ConfigError([{ path, message }]);
+function problem(path: string, message: string, hint?: string): ConfigError {
+  return new ConfigError([hint === undefined ? { path, message } : { path, message, hint }]);
 }
 
 type Outcome =

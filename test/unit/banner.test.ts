@@ -219,6 +219,15 @@ describe("formatLinks()", () => {
     ]);
   });
 
+  test("draws no QR code that the window would break, and says how wide it has to be", () => {
+    const whole = drawQrCode("https://t.me/proxy", 0);
+    const width = whole[0]?.length ?? 0;
+    expect(drawQrCode("https://t.me/proxy", width)).toEqual(whole);
+    expect(drawQrCode("https://t.me/proxy", width - 1)).toEqual([
+      `  The QR code needs a window of ${width} columns; tgws link prints it again`,
+    ]);
+  });
+
   test("draws one QR code, for the first, as a square", () => {
     const secrets = [
       { name: "ann", key: KEY },

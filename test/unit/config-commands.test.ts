@@ -240,6 +240,17 @@ describe("tgws config import", () => {
 });
 
 describe("tgws users", () => {
+  test("says so when the date is past, since the links look as well as others", async () => {
+    const past =
+      "tgws: ann has expired at 2020-01-02 00:00 UTC, and is not served: --expires sets another date\n";
+    expect((await runTgws("users", "add", "ann", "--expires", "2020-01-01")).stderr).toBe(past);
+    expect((await runTgws("users", "set", "ann", "--quota-gb", "1")).stderr).toBe("");
+    expect((await runTgws("users", "disable", "ann")).stderr).not.toContain("expired");
+    expect((await runTgws("users", "enable", "ann")).stderr).toBe(past);
+    expect((await runTgws("users", "set", "ann", "--expires", "none")).stderr).toBe("");
+    expect((await runTgws("users", "set", "ann", "--expires", "2020-01-01")).stderr).toBe(past);
+  });
+
   test("adds, lists, links, changes and removes", async () => {
     const added = await runTgws(
       "users",

@@ -25,6 +25,20 @@ describe("adviseOn(), faults", () => {
     }
   });
 
+  test("suspects this machine's clock where certificates are too young or too old", () => {
+    const old = inspection(["tcp", 40], ["tls", 41, fail("TLS", "not trusted (CERT_HAS_EXPIRED)")]);
+    for (const failed of [
+      way(DC2, "direct-ws", fail("TLS", "TLS handshake failed: not yet valid (CERT_NOT_YET_VALID)")),
+      way(DC2, "direct-ws", fail("UNKNOWN"), { inspection: old }),
+    ]) {
+      const advice = adviseOn([diagnosis(DC2, failed)]);
+      expect(advice[1]).toMatch(
+        /^The certificates on direct-ws are not valid at the time .+, 20\d\d-\d\d-\d\d \d\d:\d\d UTC\. .*set the clock/,
+      );
+      expect(advice.join("\n")).not.toContain("--tls-ca");
+    }
+  });
+
   test("takes an address that redirects out of --dc-ip", () => {
     const redirect = way(DC5, "direct-ws", fail("REDIRECT", "HTTP 302", 302));
     expect(adviseOn([diagnosis(DC5, redirect, way(DC5, "cf-domain", "ok"))])).toEqual([

@@ -1,8 +1,10 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from "bun:test";
-import { mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileWatch, lookAt } from "../../src/cli/file-watch.ts";
+
+const onPosix = test.skipIf(process.platform === "win32");
 
 let folder: string;
 let path: string;
@@ -59,6 +61,26 @@ describe("FileWatch", () => {
   test("notices a file that was put in the place of another, of the same length", () => {
     writeFileSync(`${path}.new`, "two");
     renameSync(`${path}.new`, path);
+    pass(2);
+    expect(changes).toBe(1);
+  });
+
+  test("does not wait for ever while a file is replaced again and again", () => {
+    for (let edit = 1; edit <= 10; edit++) {
+      writeFileSync(`${path}.new`, `edit ${edit}`);
+      renameSync(`${path}.new`, path);
+      pass(1);
+    }
+    expect(changes).toBeGreaterThanOrEqual(2);
+    const before = changes;
+    pass(3);
+    expect(changes).toBeLessThanOrEqual(before + 1);
+    pass(10);
+    expect(changes).toBeLessThanOrEqual(before + 1);
+  });
+
+  onPosix("notices that the rights of a file have changed: it may be possible to read it now", () => {
+    chmodSync(path, 0o640);
     pass(2);
     expect(changes).toBe(1);
   });

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, chownSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { writeBeside } from "../../src/config/private-file.ts";
+import { hintOnDisk, writeBeside } from "../../src/config/private-file.ts";
 
 /** Nobody's number in most systems; any that is not root's will do. */
 const SOMEBODY = 65_534;
@@ -41,5 +41,15 @@ describe("writeBeside()", () => {
     chownSync(folder, SOMEBODY, SOMEBODY);
     write(join(folder, "file"));
     expect(statSync(join(folder, "file"))).toMatchObject({ uid: SOMEBODY, gid: SOMEBODY });
+  });
+});
+
+describe("hintOnDisk()", () => {
+  test("tells a disk that is full or read-only from rights that are missing", () => {
+    const hint = (code: string): string | undefined => hintOnDisk(Object.assign(new Error("no"), { code }));
+    expect(["ENOSPC", "EDQUOT", "EROFS", "SQLITE_FULL"].map(hint)).toEqual(
+      Array(4).fill("see whether the disk is full or read-only"),
+    );
+    expect(hint("EACCES")).toBeUndefined();
   });
 });

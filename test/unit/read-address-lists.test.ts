@@ -29,7 +29,18 @@ async function issuesOf(lists: {
 
 describe("readAddressLists()", () => {
   test("lets everybody in without lists", async () => {
-    expect(await readAddressLists({ allow: [], deny: [] })).toEqual({ lists: undefined, files: [] });
+    expect(await readAddressLists({ allow: [], deny: [] })).toMatchObject({ lists: undefined, files: [] });
+  });
+
+  test("makes nothing anew while the entries and the texts are the same", async () => {
+    const path = file("10.0.0.0/8\n");
+    const given = { allow: [], deny: [path, "192.0.2.0/24"] };
+    const first = await readAddressLists(given);
+    expect(await readAddressLists(given, undefined, first)).toBe(first);
+    expect(await readAddressLists({ ...given, deny: [path] }, undefined, first)).not.toBe(first);
+    writeFileSync(path, "11.0.0.0/8\n");
+    const second = await readAddressLists(given, undefined, first);
+    expect(["10.0.0.1", "11.0.0.1"].map((address) => second.lists?.allows(address))).toEqual([true, false]);
   });
 
   test("reads networks and files, with comments, empty lines and any line ends; deny wins", async () => {

@@ -1,8 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { lookAtFilesOf, Reloader } from "../../src/cli/reloader.ts";
 import { parseConfig } from "../../src/config/config.ts";
 import type { RawConfig } from "../../src/config/fields.ts";
 import type { LoadedConfig } from "../../src/config/load-config.ts";
+import { temporaryFolder } from "../support/temporary.ts";
 import { eventually } from "./frame-server.ts";
 
 const HEX = "00112233445566778899aabbccddeeff";
@@ -78,6 +81,26 @@ describe("Reloader", () => {
     expect(lines[1]).toBe("configuration reloaded: new users cid; removed users bob; changed users ann");
   });
 
+  test("says which lists it has read again, whose names are the same", async () => {
+    const folder = temporaryFolder("tgws-reloader-");
+    const [denied, allowed] = [join(folder, "denied"), join(folder, "allowed")];
+    for (const path of [denied, allowed]) writeFileSync(path, "192.0.2.0/24\n");
+    written = { ...written, deny: [denied], allow: [allowed] };
+    await reload();
+    expect(lines.at(-1)).toBe("configuration reloaded: changed allow, deny");
+    writeFileSync(denied, "192.0.2.0/24\n198.51.100.0/24\n");
+    await reload();
+    expect(lines.at(-1)).toBe(`configuration reloaded: read ${denied} again`);
+    await reload();
+    expect(lines.at(-1)).toBe("configuration reloaded: nothing has changed");
+    fault = new Error("no");
+    writeFileSync(allowed, "");
+    await reload();
+    fault = undefined;
+    await reload();
+    expect(lines.at(-1)).toBe(`configuration reloaded: read ${allowed} again`);
+  });
+
   test("leaves what only a start can change as it is, and says so", async () => {
     written = { ...written, port: ["443"], workers: ["4"], maxConnections: ["7"] };
     await reload();
@@ -85,6 +108,9 @@ describe("Reloader", () => {
     expect(applied[0]?.config.workers).toBe(1);
     expect(applied[0]?.config.maxConnections).toBe(7);
     expect(lines).toContain("takes effect at the next start only: port, workers");
+    written = { ...written, port: ["8443"] };
+    await reload();
+    expect(lines.at(-2)).toBe("configuration reloaded: nothing that can change now");
   });
 
   test("keeps the old configuration when the new one is wrong, and gives every reason", async () => {

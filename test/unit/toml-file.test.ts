@@ -127,6 +127,23 @@ describe("readFileText()", () => {
     expect(readFileText(join(folder, "file", "none"))).toBeUndefined();
   });
 
+  test("says what to do when the file is somebody else's", () => {
+    const path = join(folder, "a.toml");
+    writeFileSync(path, "port = 1", { mode: 0o600 });
+    chmodSync(path, 0);
+    const asNobody = process.geteuid?.() === 0;
+    if (asNobody) process.seteuid?.(65_534);
+    try {
+      expect(issueOf(() => readFileText(path))).toEqual({
+        path,
+        message: "cannot be read: EACCES",
+        hint: "the user that tgws runs as has to be able to read it: chgrp and chmod 640; TGWS_HOME or --config names another",
+      });
+    } finally {
+      if (asNobody) process.seteuid?.(0);
+    }
+  });
+
   test("refuses a folder, a pipe, what is too big, and what is no UTF-8", () => {
     const pipe = join(folder, "pipe");
     expect(Bun.spawnSync(["mkfifo", pipe]).success).toBe(true);
