@@ -4,8 +4,8 @@ import { type Round, Rounds } from "../net/rounds.ts";
 /** How often it is looked, in milliseconds: less often when nothing has happened for some looks. */
 const LOOK_MS = { usual: 500, calm: 1_000 } as const;
 const CALM_LOOKS = 4;
-/** A process that does nothing but fail to accept uses much more of a processor than this part. */
-const BUSY = 0.2;
+/** A process that does nothing but fail to accept uses more of a processor than this part, also where it gets little. */
+const BUSY = 0.1;
 /** After a shortage nobody is accepted for so long, in milliseconds; doubled while it goes on. */
 const PAUSE_MS = { first: 1_000, most: 10_000 } as const;
 /** So many files and sockets must be left to go on: a session's, and some for what it needs to begin. */
